@@ -40,11 +40,16 @@ class Cgroup(TableKnob):
     def why_not(self, facts: Facts) -> str | None:
         if facts.cgroup != "v2":
             return "has no cgroup v2, and systemd gives users control groups of version 2 only"
-        return None if facts.login_sessions else "gives its users no control groups to begin with"
+        return None if _has_user_managers(facts) else "gives its users no control groups to begin with"
 
     def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
         controllers = user.context.delegated
         return [f"the suite's user was given the controllers {' '.join(controllers)}"] if controllers else []
+
+
+def _has_user_managers(facts: Facts) -> bool:
+    """Whether systemd starts a service manager for a user who logs in; the twin of WSL2 masks its unit."""
+    return facts.login_sessions and "systemd.mask=user@.service" not in facts.command_line.split()
 
 
 # The permission bits that let everyone read and write.
@@ -148,7 +153,7 @@ class SuiteSession(TableKnob):
     def why_not(self, facts: Facts) -> str | None:
         if not facts.systemd:
             return "has no systemd"
-        if self.kind in OF_USER_MANAGER and not facts.login_sessions:
+        if self.kind in OF_USER_MANAGER and not _has_user_managers(facts):
             return "starts no service manager for a user who logs in"
         if self.kind == "none" and not facts.login_sessions:
             return "gives its users no sessions to begin with"

@@ -88,6 +88,7 @@ def test_every_shipped_variant_but_these_makes_sense_on_debian_13(name: str) -> 
     assert explain_inapplicable(KNOWN[name], facts()) == NOT_ON_DEBIAN.get(name)
 
 
+WSL2 = facts(login_sessions=True, command_line="lsm=landlock systemd.mask=user@.service")
 OLD_APPARMOR = apparmor(version="3.0.8", userns_mediation=False, profile_files=[])
 NO_SYSCTL = facts(sysctls={"kernel.unprivileged_userns_clone": None})
 NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppArmor(userns=True)})
@@ -121,6 +122,8 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         (KNOWN["service-restrict-namespaces"], facts(systemd=False), "has no systemd"),
         (KNOWN["session-cron"], facts(systemd=False, cron=True), "has no systemd"),
         (KNOWN["session-init-scope"], facts(cgroup="v1"), "has no cgroup v2"),
+        (KNOWN["session-user-unit"], WSL2, "starts no service manager for a user who logs in"),
+        (KNOWN["cgroup-no-delegation"], WSL2, "gives its users no control groups to begin with"),
         (
             catalog.load_catalog().variant("service-delegate+session-init-scope"),
             facts(),
