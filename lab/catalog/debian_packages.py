@@ -22,7 +22,7 @@ class PackageGroup(Definition):
 
 
 class UnitGroup(Definition):
-    """Units that the guest has and never starts, for the same reason."""
+    """Units or generators that the guest has and never starts, for the same reason."""
 
     units: list[str] = Field(min_length=1)
     reason: str
@@ -34,6 +34,7 @@ class DebianPackages(Definition):
     installed: list[PackageGroup]
     omitted: list[PackageGroup]
     masked: list[UnitGroup]
+    generators: list[UnitGroup]
     suites: dict[str, list[str]]
 
     def list_installed(self, suite: str) -> list[str]:
@@ -49,7 +50,7 @@ class DebianPackages(Definition):
         for group in self.omitted:
             if names := sorted(set(self._of_suite(group.packages, suite)).difference(packages)):
                 yield Omission(packages=names, reason=group.reason)
-        for units in self.masked:
+        for units in (*self.masked, *self.generators):
             yield Omission(units=units.units, reason=units.reason)
 
     def _of_suite(self, packages: Iterable[str], suite: str) -> Iterator[str]:

@@ -1,10 +1,11 @@
 """The table of what guests of Debian's packages have of a fresh Debian, and what they lack."""
 
+import re
 from collections import Counter
 
 from lab import catalog
 from lab.catalog import DebianImage
-from lab.catalog.debian_packages import load_debian_packages
+from lab.catalog.debian_packages import find_packages_file, load_debian_packages
 
 TABLE = load_debian_packages()
 IMAGES = {
@@ -45,4 +46,9 @@ def test_a_guest_says_what_it_lacks_of_its_own_suite_and_with_its_own_packages()
     assert "isc-dhcp-client" not in lacking(trixie) and "dhcpcd-base" in lacking(trixie)
     assert not lacking(trixie) & set(TABLE.list_installed("trixie"))
     assert lacking(trixie) - lacking(trixie.model_copy(update={"packages": ["zstd"]})) == {"zstd"}
-    assert [unit for omission in trixie.omissions for unit in omission.units] == TABLE.list_masked()
+    units = [unit for omission in trixie.omissions for unit in omission.units]
+    generators = [name for group in TABLE.generators for name in group.units]
+    assert units == [*TABLE.list_masked(), *generators]
+    # The units that the recipe masks come from the table; it names the generators itself.
+    recipe = find_packages_file().with_name("debian.sh").read_text()
+    assert re.findall(r"ln -s /dev/null .*/system-generators/([\w-]+)", recipe) == generators
