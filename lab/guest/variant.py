@@ -18,8 +18,12 @@ from lab.probes import Facts, ProbedUser, SuiteUser, script
 
 # The paths whose mounts each guest is asked for.
 MOUNTS = ("/home", "/tmp")  # noqa: S108
-# The journal of the units by which a variant starts the suite, if they do not start it.
+# The journal of the units by which a variant starts the suite, if they do not start it, and of those by which a
+# login becomes a session.
 JOURNAL_FILE = "journal.log"
+LOGIN_UNITS = ("user@*.service", "systemd-logind.service")
+# The kernel's argument in a guest that takes the service managers from its users.
+NO_MANAGER = "systemd.mask=user@.service"
 # As many as the kernel's generator has for a key.
 SEED_BYTES = 32
 # Major and minor version.
@@ -121,18 +125,22 @@ def read_suite_user(session: Session, variant: Variant) -> SuiteUser:
 
 
 def explain_not_in_effect(session: Session, variant: Variant, error: LabError) -> LabError:
-    """Return an error of reading a variant back, with the journal of the units that start the suite, if any.
+    """Return an error of reading a variant back, with the journal of the units that are to blame, if any.
 
-    A suite that they do not start is not in effect. Raises SessionLost.
+    These are the units that start the suite, and in a guest as installed those of the login's session. A suite
+    that they do not start is not in effect. Raises SessionLost.
     """
-    units = [f"--unit={unit}" for knob in variant.knobs.values() for unit in knob.units()]
+    units = [unit for knob in variant.knobs.values() for unit in knob.units()]
+    if not variant.knobs and isinstance(error, NotInEffect):
+        units = list(LOGIN_UNITS)
     if not units:
         return error
-    command = ["sudo", "-n", "journalctl", "--boot", "--no-pager", "--output=short-precise", *units]
+    command = ["sudo", "-n", "journalctl", "--boot", "--no-pager", "--output=short-precise"]
+    command += [f"--unit={unit}" for unit in units]
     journal = session.run(shlex.join(command), seconds=10, check=False).stdout
     return NotInEffect(
         str(error) if isinstance(error, NotInEffect) else f"variant not in effect: {error}",
-        hint=f"{JOURNAL_FILE}, among the evidence, has the journal of what should start the suite",
+        hint=f"{JOURNAL_FILE}, among the evidence, has the journal of what should start the suite or its login",
         evidence={JOURNAL_FILE: journal},
     )
 
@@ -161,5 +169,17 @@ def check_variant(variant: Variant, facts: Facts, user: SuiteUser) -> None:
         wrong += [] if "user" in variant.knobs else ["the suite would run as root"]
     elif "kvm" not in variant.knobs and facts.kvm and facts.kvm.gid not in user.groups:
         wrong.append("the suite's user is not in the group of /dev/kvm")
+    if not variant.knobs and facts.login_sessions:
+        wrong += _find_session_faults(facts, user)
     if wrong:
         raise NotInEffect(f"variant not in effect: {'; '.join(wrong)}")
+
+
+def _find_session_faults(facts: Facts, user: SuiteUser) -> list[str]:
+    """What the login of a guest as installed lacks. Any setting of a variant may take that away."""
+    session = user.context.session
+    if session.kind != "login":
+        return [f"the login of the suite's user is no session of logind but: {session.kind}"]
+    if session.manager or NO_MANAGER in facts.command_line.split():
+        return []
+    return ["the service manager of the suite's user does not answer"]

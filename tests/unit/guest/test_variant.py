@@ -14,6 +14,7 @@ from lab.catalog.confinement import ContainerKind, ServiceSetting
 from lab.catalog.knobs import AppArmor, Profile, Sysctl
 from lab.guest.programs import Call, Keep, RemoteFailed, read_sources, refuse_file
 from lab.guest.variant import (
+    NO_MANAGER,
     CellStart,
     NotInEffect,
     begin_cell,
@@ -201,6 +202,14 @@ NO = {"RestrictNamespaces": "no"}
     ("name", "guest", "user"),
     [
         ("stock", facts(), who()),
+        ("stock", facts(login_sessions=True), who()),
+        # No guest is blamed for what it does not have, or for what its definition takes away.
+        ("stock", facts(), in_session(**IN_SSHD)),
+        (
+            "stock",
+            facts(login_sessions=True, command_line=f"rw {NO_MANAGER}"),
+            in_session(manager=False),
+        ),
         (
             "apparmor-userns-nocaps",
             apparmor(profiles=IMITATED),
@@ -400,6 +409,18 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
         ("as-root", facts(), who(), ["the suite would run as user 1001, not as root"]),
         ("cgroup-no-delegation", facts(), who(), ["was given the controllers memory pids"]),
         ("issue-468-settings", facts(), who(), ["userns is None, not 0", "unprivileged_userns is loaded"]),
+        (
+            "stock",
+            facts(login_sessions=True),
+            in_session(**IN_SSHD),
+            ["is no session of logind but: system service"],
+        ),
+        (
+            "stock",
+            facts(login_sessions=True),
+            in_session(manager=False),
+            ["the service manager of the suite's user does not answer"],
+        ),
         ("stock", facts(), who(groups=[1001]), ["the suite's user is not in the group of /dev/kvm"]),
         ("max-userns-zero", facts(), who(groups=[]), ["user.max_user_namespaces is 7794", "group of /dev/kvm"]),
     ],

@@ -23,7 +23,7 @@ from lab.causes.evidence import Evidence
 from lab.guest import ready
 from lab.guest.programs import RemoteFailed
 from lab.guest.session import Output
-from lab.guest.variant import CellStart, NotInEffect
+from lab.guest.variant import CellStart, NotInEffect, explain_not_in_effect
 from lab.lane.cell import apply_variant, diagnose_cell, run_cell
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import CheckpointFailed
@@ -43,6 +43,7 @@ from tests.builders.lanes import (
     SYSCTLS,
     Bench,
     FakeGuest,
+    FakeSession,
     InGuest,
     asked_for,
     cell,
@@ -209,6 +210,15 @@ def test_a_session_that_does_not_come_up_is_told_with_its_journal(bench: Bench) 
     # The same of a guest that no unit of systemd starts the suite in is a fault of the lab.
     with pytest.raises(RemoteFailed):
         apply_variant(served, variants["stock"])
+
+
+def test_a_login_that_is_no_session_in_a_guest_as_installed_is_told_with_its_journal() -> None:
+    guest, stock = FakeSession(), catalog.load_catalog().variant("stock")
+    guest.answers["journalctl"] = Output(0, "user@1001.service: Start operation timed out.\n", "")
+    error = explain_not_in_effect(guest, stock, NotInEffect("variant not in effect: no manager"))
+    assert error.evidence == {"journal.log": "user@1001.service: Start operation timed out.\n"}
+    [command] = guest.commands
+    assert "'--unit=user@*.service' --unit=systemd-logind.service" in command
 
 
 def test_a_cold_lane_takes_no_checkpoint_and_runs_its_cell_as_it_is(bench: Bench) -> None:
