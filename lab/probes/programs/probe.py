@@ -87,9 +87,10 @@ SERVICE = {
     "RestrictSUIDSGID": "no",
     "SystemCallFilter": "~",
 }
-# Processes and threads that one box has at once, at least, beside the program that starts it: where a user may
-# have 14, of which a login and a suite are at most five, boxlite 0.10.8 is refused one (variant nproc-12).
-PROCESSES = 9
+# Processes and threads that one box has at once, at least, beside the program that starts it. Measured with
+# boxlite 0.10.8 on one processor, without the jailer: with 13 the machine does not start. The jailer takes two
+# more, and each further processor of the host some.
+PROCESSES = 14
 # The limits of a process, by the names of limits.conf(5) where it has a word for one.
 LIMITS = {
     "nproc": resource.RLIMIT_NPROC,
