@@ -573,11 +573,6 @@ class Suite(Definition):
         """Return what a test is about."""
         return self.subjects.get(test, self.subject)
 
-    @property
-    def tested_subjects(self) -> set[str]:
-        """What its tests are about. Of a suite that nextest runs, the archive may have more tests."""
-        return {self.get_subject(test) for test in self.tests} | ({self.subject} if self.others else set())
-
     def needing(self, needs: Needs) -> set[str]:
         """Return the tests that cannot pass on a host without this need."""
         if not self.boxes and needs is not Needs.SANDBOX:

@@ -18,7 +18,6 @@ from lab.repro.report import (
     NamedTest,
     Quote,
     Report,
-    Speaker,
     Statement,
 )
 from lab.repro.source import LETTER, ReportLine, quote_line
@@ -28,6 +27,8 @@ TABLE: dict[str, dict[str, str]] = tomllib.loads((SUITES / "subjects.toml").read
 PATTERNS = {name: re.compile(row["pattern"], re.IGNORECASE) for name, row in TABLE.items()}
 # What a report is about that quotes a failure and names nothing else.
 START = "start"
+REFUSALS = (AuditLine, ErrorMessage, NamedTest)
+NOTHING_SAID = "the report does not say what fails in words that the lab knows"
 # The suites that can be run against a wheel, the usual one first.
 WHEEL_SUITES = (USUAL_SUITE := "jailer", "lifecycle")
 
@@ -47,8 +48,9 @@ def find_subjects(
 ) -> Mapping[str, Quote]:
     """Return what a report is about, each with the line that says so.
 
-    The title decides, with the messages that have one meaning. Then come the words of boxlite, bubblewrap and
-    the kernel: a box does not start. Then comes what most lines are about, if it is more than one.
+    The title decides, with the messages that have one meaning. Then comes what a program says that was refused
+    something, and what tests fail: a box does not start. Then comes what most lines are about, if it is more
+    than one.
     """
     certain = {
         statement.subject: statement.quote
@@ -57,7 +59,7 @@ def find_subjects(
     }
     of_title = _subjects_of([title] if title else [])
     certain |= {name: quotes[0] for name, quotes in of_title.items() if name != START}
-    quoted = [statement.quote for statement in statements if _is_of_start(statement)]
+    quoted = [statement.quote for statement in statements if isinstance(statement, REFUSALS)]
     if certain or quoted:
         return certain or {START: quoted[0]}
     counted = of_title or {name: quotes for name, quotes in _subjects_of(lines).items() if len(quotes) > 1}
@@ -76,21 +78,13 @@ def _subjects_of(lines: Iterable[ReportLine]) -> dict[str, list[Quote]]:
     return quotes
 
 
-def _is_of_start(statement: Statement) -> bool:
-    match statement:
-        case ErrorMessage(speaker=speaker):
-            return speaker in (Speaker.BOXLITE, Speaker.BUBBLEWRAP)
-        case NamedTest(known=known):
-            return known
-    return isinstance(statement, AuditLine)
-
-
 @dataclass(frozen=True)
 class SuiteChoice:
     """The suite whose tests are about most of what a report is about.
 
-    `untested` is what none of its tests is about; if `is_untested`, the report is about nothing else. `reason`
-    says so, and `steps` say which suite it is if it is not the usual one, and which tests are about the rest.
+    `untested` is what none of its tests is about. If `is_untested`, the report is about nothing else, or does
+    not say what it is about. `reason` says so, and `steps` say which suite it is if it is not the usual one,
+    and which tests are about the rest.
     """
 
     name: str
@@ -117,4 +111,6 @@ def choose_suite(report: Report, judged: JudgedReport, names: Sequence[str] = WH
         if not _list_tested(suite).isdisjoint(untested):
             option = f"--build nextest:ARCHIVE,suite={other}" if "filter" in suite else f"--suite {other}"
             steps.append(f"tests of it: {suite['title']}: lab matrix {option}")
+    if not report.subjects and not judged.findings and not judged.possible:
+        return SuiteChoice(name, (), True, NOTHING_SAID, ())
     return SuiteChoice(name, untested, bool(untested) and len(untested) == len(about), reason, tuple(steps))

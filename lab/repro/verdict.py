@@ -170,8 +170,9 @@ def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -
         result, reason = _judge(plan, question, ran, claims)
     else:
         result, reason = Reproduction.NOT_REPRODUCED, "every test passes"
-    if result is Reproduction.NOT_REPRODUCED and question.cause is None and (about := _untested(plan, ran)):
-        return AnsweredQuestion(question, Reproduction.NOT_TESTED, f"{about}; {reason}", cell, claims)
+    if result is Reproduction.NOT_REPRODUCED and question.cause is None and plan.choice.untested:
+        reason = f"{plan.choice.reason}; {reason}"
+        return AnsweredQuestion(question, Reproduction.NOT_TESTED, reason, cell, claims)
     if question.program not in ("", *OWN):
         reason += f"; it was met by {question.program} in the report, and by boxlite here"
     their_version = next(
@@ -182,15 +183,6 @@ def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -
         reason += f"; bubblewrap is {their_version} in the report and {our_version} here, "
         reason += "and these releases word this failure differently"
     return AnsweredQuestion(question, result, reason, cell, claims)
-
-
-def _untested(plan: Plan, ran: CellResult) -> str:
-    """Why a cell cannot show what the report is about; empty if a test is about it."""
-    if plan.choice.untested:
-        return plan.choice.reason
-    if not plan.report.subjects and not ran.status.failed:
-        return "the report does not say what fails in words that the lab knows"
-    return ""
 
 
 def _judge(

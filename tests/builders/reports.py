@@ -109,7 +109,7 @@ def named_test(name: str, *, known: bool = True) -> NamedTest:
 
 
 def report(*statements: Statement) -> Report:
-    return Report("boxlite fails", statements)
+    return Report("boxlite fails", statements, subjects={"start": quote(1, "boxlite fails")})
 
 
 def is_built(guest: Guest) -> bool:

@@ -140,12 +140,10 @@ def test_a_report_about_more_than_a_start_is_run_with_the_suite_that_is_about_it
 
 
 def test_a_report_that_says_nothing_is_not_called_not_reproduced(
-    repro: Repro, blocked: list[PlannedRun], tmp_path: Path
+    repro: Repro, blocked: list[PlannedRun]
 ) -> None:
-    status, output, _ = repro(
-        "# A question on boxlite\n\nDebian 13, boxlite 0.9.0", "-o", str(tmp_path / "run")
-    )
-    assert (status, len(blocked)) == (3, 1)
+    status, output, _ = repro("# A question on boxlite\n\nDebian 13, boxlite 0.10.8")
+    assert (status, blocked) == (3, [])
     assert "not tested: the report does not say what fails" in output
 
 
@@ -317,7 +315,7 @@ def test_bad_input_is_told_with_the_next_step(repro: Repro, text: str, words: st
 def test_a_hostile_report_does_not_reach_the_terminal(repro: Repro) -> None:
     text = "Ubuntu 24.04 \x1b]0;owned\x07 \u202e[bold]x[/bold]\n::error::forged\n$ echo ##[add-path]/evil\n"
     status, output, _ = repro(text, "--text-only")
-    assert status == 0
+    assert status == 3  # It does not say what fails.
     assert not any(part in output for part in ("\x1b", "\u202e", "##["))
     assert "[bold]x[/bold]" in output
     assert "##\\[add-path]" in output

@@ -62,6 +62,8 @@ def test_the_suite_is_the_one_whose_tests_are_about_most_of_what_a_report_is_abo
     assert both.reason == "no test is about pause"
     paused = choose("Paused boxes cannot be resumed")
     assert (paused.name, paused.untested, paused.is_untested) == ("jailer", ("pause",), True)
+    silent = choose("A question on boxlite")
+    assert (silent.is_untested, silent.reason) == (True, subjects.NOTHING_SAID)
     # A cause keeps boxes from starting, and the usual suite shows that.
     blocked = choose("Paused boxes cannot be resumed", judged=JudgedReport((suspected(CLONE),)))
     assert (blocked.name, blocked.untested, blocked.is_untested) == ("jailer", (), False)
@@ -73,7 +75,8 @@ def test_who_tests_it_is_named_with_the_command() -> None:
     assert {step.rpartition("=")[2] for step in choice.steps if "nextest:" in step} == {"pause", "disk-io"}
     for suite in catalog.load_suites():
         is_named = any(step.startswith(f"tests of it: {suite.title}: lab matrix ") for step in choice.steps)
-        assert is_named is not suite.tested_subjects.isdisjoint({"pause", "limits"}), suite.name
+        about = {suite.subject, *map(suite.get_subject, suite.tests)}
+        assert is_named is not about.isdisjoint({"pause", "limits"}), suite.name
 
 
 def test_the_suites_are_those_of_a_wheel() -> None:
