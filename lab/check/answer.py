@@ -329,6 +329,8 @@ def _decide(
         reason = "no tested host has all the settings of this one"
     elif near.cell.kind is not AnswerKind.WORKS:
         reason = f"yet the tested host with these settings: {near.cell.headline}"
+    elif probes.service_unrestricted.failed:
+        reason = f"the settings of its service are not compared: {probes.service_unrestricted.stderr}"
     elif report.who.uid == 0:
         reason = "it ran as root, whom the kernel allows what it denies other users"
     else:

@@ -32,6 +32,7 @@ from tests.builders.facts import (
     who,
 )
 from tests.builders.output import run_folder, site_of
+from tests.unit.causes.test_causes import SEEN, example
 
 CURE = remedies.find_remedy("userns-clone-on")
 CLONE, RESTRICT = "kernel.unprivileged_userns_clone", ubuntu.RESTRICT
@@ -145,6 +146,20 @@ def test_what_is_to_be_expected_of_a_host_and_why(
     assert (answer.outcome, [cause.name for cause in answer.findings]) == (outcome, causes)
     assert says in text_of(answer)
     assert causes or not answer.advice
+
+
+# What no probe shows: boxlite meets it with its own options or copies of programs, or after the start of a box.
+NOT_PROBED = {"SHIM_NOT_EXECUTABLE", "BWRAP_TOO_OLD", "MOUNT_SYMLINK", "CGROUP_NOT_JOINED"}
+
+
+@pytest.mark.parametrize("name", sorted({name for name, *_ in SEEN} - NOT_PROBED))
+def test_a_host_with_what_blocked_a_real_guest_is_never_expected_to_work(tmp_path: Path, name: str) -> None:
+    evidence = example(name)
+    host = report(probes=evidence.probes.by_name(), sysctls=evidence.sysctls)
+    answer = check(tmp_path, host, STOCK)
+    # A filter of the service that only boxlite's shim meets, and a bubblewrap whose substitute is not tried.
+    careful = name == "SERVICE_WITHOUT_SECCOMP" or name.startswith("BWRAP_EXEC_DENIED")
+    assert answer.outcome is (UNKNOWN if careful else BLOCKED)
 
 
 @pytest.mark.parametrize(
