@@ -154,7 +154,12 @@ class Bisection:
         releases = [release for release in builds.list_releases() if release != version]
         if not releases:
             raise UsageError(f"there is no release of boxlite beside {name} to compare it with", hint=hint)
-        cells = [replace(reported, build=builds.resolve_build(str(release))) for release in releases]
+        suite = reported.build.suite.name
+        wheels = [builds.resolve_build(str(release)) for release in releases]
+        cells = [
+            replace(reported, build=wheel.with_suite(suite) if suite in wheel.more_suites else wheel)
+            for wheel in wheels
+        ]
         cells.insert(sum(release < version for release in releases), reported)
         return cls(reported, cells)
 

@@ -52,11 +52,13 @@ def find_subjects(
     something, and what tests fail: a box does not start. Then comes what most lines are about, if it is more
     than one.
     """
-    certain = {
-        statement.subject: statement.quote
-        for statement in statements
-        if isinstance(statement, ErrorMessage) and statement.subject
-    }
+    certain: dict[str, Quote] = {}
+    for statement in statements:
+        match statement:
+            case ErrorMessage(quote=quote, subject=subject) if subject:
+                certain.setdefault(subject, quote)
+            case NamedTest(quote=quote, known=True):
+                certain.setdefault(START, quote)  # What it names is a test of the usual suite.
     of_title = _subjects_of([title] if title else [])
     certain |= {name: quotes[0] for name, quotes in of_title.items() if name != START}
     quoted = [statement.quote for statement in statements if isinstance(statement, REFUSALS)]

@@ -3,6 +3,7 @@
 import json
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,12 @@ def test_a_build_of_ones_own_is_newer_than_the_releases_before_it() -> None:
     bisected = Bisection.of(reported("0.10.5", name="0.10.5@12345678"))
     assert bisected.releases == [*RELEASES, "0.10.5@12345678"]
     assert bisected.borders[1] is None
+
+
+def test_each_release_is_run_with_the_suite_of_the_cell_that_failed() -> None:
+    stopped = replace(reported(), build=reported().build.with_suite("lifecycle"))
+    assert {cell.build.suite.name for cell in Bisection.of(stopped).cells} == {"lifecycle"}
+    assert {cell.build.suite.name for cell in Bisection.of(reported()).cells} == {"jailer"}
 
 
 def test_all_steps_are_cells_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

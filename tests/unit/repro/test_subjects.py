@@ -34,6 +34,8 @@ NAMESPACE = "bwrap: No permissions to create new namespace"
         ("# Box fails to start", {"start": 1}),
         (f"# boxlite on Debian\n\nThe network is up.\n\n    {NAMESPACE}", {"start": 5}),
         (f"# The network of a box\n\n    {NAMESPACE}", {"network": 1}),
+        # A test of the usual suite is about a start.
+        ("# A stopped box\n\n    jailer_enabled_box_starts_and_executes FAILED", {"stop": 1, "start": 3}),
         # Without a title or a message that tell it, what most lines are about.
         ("# A question on boxlite\n\nIt cannot stop.\nA port is open.\nThe internet is there.", {"network": 4}),
         ("# A question on boxlite\n\nIt cannot stop.\nA port is open.", {}),
