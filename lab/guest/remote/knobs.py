@@ -417,7 +417,8 @@ def run_by_cron():
     CRON_JOB.write_text("@reboot %s /usr/local/bin/lab-session\n" % SUITE_USER)
     drop_in = Path("/etc/systemd/system/%s.d/lab.conf" % unit)
     drop_in.parent.mkdir(parents=True, exist_ok=True)
-    drop_in.write_text("[Service]\nExecStartPre=/bin/rm -f %s\n" % REBOOTED)
+    # Each command restarts cron, and systemd refuses the sixth start of a unit within ten seconds.
+    drop_in.write_text("[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStartPre=/bin/rm -f %s\n" % REBOOTED)
     run("systemctl", "daemon-reload")
 
 

@@ -332,6 +332,7 @@ cd / && "$command" </dev/null >/dev/null 2>&1 &
     environment = knob(tmp_path, "session", {"kind": "cron"}, {"systemctl": starts_job, "sudo": SUDO})
     [drop_in] = tmp_path.glob("etc/systemd/system/cron*.service.d/lab.conf")
     assert "ExecStartPre=/bin/rm -f /run/crond.reboot " in drop_in.read_text()
+    assert "[Unit]\nStartLimitIntervalSec=0\n" in drop_in.read_text()
     program = "import os, sys; print(sys.argv[1:], sys.stdin.read(), os.getcwd()); sys.exit(7)"
     command = [str(tmp_path / "usr/local/bin/lab-session"), sys.executable, "-c"]
     done = subprocess.run(
