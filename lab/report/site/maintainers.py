@@ -106,14 +106,14 @@ def make_findings_page(site: Site) -> Iterable[Page]:
 
 def _find_known_bugs(site: Site) -> dict[str, list[NewestResult]]:
     """Return the cells that show a bug of boxlite's that their suite knows, by the suite's words about it."""
-    known = {suite.name: suite for suite in load_suites() if suite.expect.cause}
-    found = (
+    suites = {suite.name: suite for suite in load_suites() if suite.expect.cause}
+    pairs = (
         (suite.because, published)
         for published in site.cells.values()
-        if (suite := known.get(published.source.build(published.cell.build).suite))
+        if (suite := suites.get(published.source.build(published.cell.build).suite))
         and suite.expect.cause in [cause.name for cause in published.cell.causes]
     )
-    return group_values(found)
+    return group_values(pairs)
 
 
 def make_run_pages(site: Site) -> Iterator[Page]:
