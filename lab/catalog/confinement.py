@@ -25,11 +25,21 @@ class User(TableKnob):
 class UserLimits(TableKnob):
     """Limits of the suite's user, hard and soft, in a file of /etc/security/limits.d."""
 
-    nproc: int = Field(ge=1, description="Processes and threads of this user on the whole host.")
+    nproc: int | None = Field(None, ge=1, description="Processes and threads of this user on the whole host.")
+    nofile: int | None = Field(None, ge=1, description="Open files of each process.")
+
+    def settings(self) -> dict[str, Any]:
+        return self.given()
 
     def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
-        nproc = user.context.limits.nproc
-        return [] if nproc == self.nproc else [f"the suite's user may have {nproc} processes, not {self.nproc}"]
+        limits = user.context.limits
+        wrong = []
+        if self.nproc not in (None, limits.nproc):
+            wrong.append(f"the suite's user may have {limits.nproc} processes, not {self.nproc}")
+        if self.nofile and not limits.nofile == limits.nofile_hard == self.nofile:
+            seen = f"{limits.nofile} files, and raise that to {limits.nofile_hard}"
+            wrong.append(f"the suite's user may open {seen}, not {self.nofile}")
+        return wrong
 
 
 class Cgroup(TableKnob):

@@ -354,16 +354,23 @@ class Files(MapKnob):
         return wrong
 
 
-class Filesystem(MapKnob):
-    """File systems by folder. The folder's content moves to a new one, which is in a file of the guest's."""
+# The kinds of file system that are made by mounting them.
+WITHOUT_DISK = ("overlay", "tmpfs")
 
-    root: dict[Literal["/home"], Literal["btrfs", "xfs"]]
+
+class Filesystem(MapKnob):
+    """File systems by folder. The folder's content moves to a new one: in memory, or in a file of the guest's.
+
+    An overlay has the folder as it was below it.
+    """
+
+    root: dict[Literal["/home"], Literal["btrfs", "overlay", "tmpfs", "xfs"]]
 
     def why_not(self, facts: Facts) -> str | None:
         for path, kind in self.root.items():
             if facts.mounts[path].type == kind:
                 return f"its {path} is on {kind} to begin with"
-        missing = [kind for kind in self.root.values() if kind not in facts.mkfs]
+        missing = [kind for kind in self.root.values() if kind not in (*facts.mkfs, *WITHOUT_DISK)]
         return f"has no mkfs.{missing[0]}" if missing else None
 
     def differences(self, facts: Facts, user: SuiteUser) -> list[str]:

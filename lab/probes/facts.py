@@ -305,6 +305,7 @@ class LimitFacts(FactsModel):
     fsize: int | None = Field(description="Bytes of a file that it writes. None: unlimited.")
     data: int | None = Field(description="Bytes of its data. None: unlimited.")
     address_space: int | None = Field(description="Bytes of its address space. None: unlimited.")
+    nofile_hard: int | None = Field(description="What the user may raise that to. None: unlimited.")
     cpu: int | None = Field(description="Seconds of the processor. None: unlimited.")
 
 

@@ -94,6 +94,7 @@ LOGIN: dict[str, Any] = {
 LIMITS = {
     "nproc": 3897,
     "nofile": 1024,
+    "nofile_hard": 524288,
     "memlock": 8 << 20,
     "fsize": None,
     "data": None,

@@ -154,21 +154,38 @@ FILESYSTEM_BYTES = 3 << 30
 
 
 def filesystem(settings):
-    """Move folders to a new file system, in a file that is mounted on the folder.
+    """Move folders to a new file system, which is mounted on the folder.
 
-    {folder: kind of file system}.
+    {folder: kind of file system}. The content of a tmpfs is in memory, that of an overlay in folders of the
+    guest's, and that of any other in a file.
     """
     for folder, kind in settings.items():
         image = "/var/lib/lab%s.%s" % (folder.replace("/", "-"), kind)
+        if kind == "overlay":
+            layers = {name: "%s/%s" % (image, name) for name in ("upperdir", "workdir")}
+            for path in layers.values():
+                os.makedirs(path)
+            options = ",".join("%s=%s" % item for item in {"lowerdir": folder, **layers}.items())
+            run("mount", "-t", kind, "-o", options, kind, folder)
+            continue
+        if kind == "tmpfs":
+            move_to(["-t", kind, kind], folder)
+            continue
         with open(image, "wb") as file:
             file.truncate(FILESYSTEM_BYTES)
         run("mkfs." + kind, "-q", image)
-        with tempfile.TemporaryDirectory() as place:
-            run("mount", "-o", "loop", image, place)
-            # With modes, owners and labels, those of the folder itself among them.
-            run("cp", "--archive", folder + "/.", place)
-            run("umount", place)
-        run("mount", "-o", "loop", image, folder)
+        move_to(["-o", "loop", image], folder)
+
+
+def move_to(filesystem, folder):
+    """Copy a folder's content to a file system, given as mount's arguments, and mount that on the folder."""
+    with tempfile.TemporaryDirectory() as place:
+        run("mount", *filesystem, place)
+        # With modes, owners and labels, those of the folder itself among them.
+        run("cp", "--archive", folder + "/.", place)
+        # A mount below a shared one cannot be moved.
+        run("mount", "--bind", place, folder)
+        run("umount", place)
 
 
 def mount(settings):
@@ -203,7 +220,7 @@ LIMITS_FILE = Path("/etc/security/limits.d/99-zz-lab.conf")
 def limits(settings):
     """Limit what the suite's user may use, from the next login on.
 
-    {"nproc": number of processes and threads}.
+    {"nproc": number of processes and threads, "nofile": number of open files}, either or both.
     """
     LIMITS_FILE.parent.mkdir(parents=True, exist_ok=True)
     LIMITS_FILE.write_text("".join("%s - %s %d\n" % (SUITE_USER, *item) for item in settings.items()))

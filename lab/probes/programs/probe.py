@@ -521,8 +521,9 @@ def start_processes():
 
 
 def limits():
-    soft = {name: resource.getrlimit(number)[0] for name, number in LIMITS.items()}
-    return {name: None if value == resource.RLIM_INFINITY else value for name, value in soft.items()}
+    values = {name: resource.getrlimit(number)[0] for name, number in LIMITS.items()}
+    values["nofile_hard"] = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return {name: None if value == resource.RLIM_INFINITY else value for name, value in values.items()}
 
 
 def who():

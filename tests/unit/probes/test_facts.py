@@ -88,7 +88,8 @@ def test_the_suites_user_is_seen_from_inside_with_its_limits_and_where_links_lea
     ]
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     assert user.context.limits.nproc == (None if soft == resource.RLIM_INFINITY else soft)
-    assert user.context.limits.nofile == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limits = user.context.limits.nofile, user.context.limits.nofile_hard
+    assert limits == resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
 def test_as_many_processes_as_a_box_needs_are_started_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
