@@ -7,7 +7,7 @@ from pydantic import Field
 
 from lab.catalog.knob import MapKnob, TableKnob
 from lab.probes import Facts, SuiteUser
-from lab.probes.facts import UserSession, parse_label, parse_version
+from lab.probes.facts import ContainerEngine, UserSession, parse_label, parse_version
 
 
 class User(TableKnob):
@@ -121,18 +121,25 @@ UNDER_A_FILTER = (*UNDER_A_PROFILE, "apparmor-off")
 
 
 class Container(TableKnob):
-    """Root starts the container, as Docker does. In it the same user runs the suite as in other cells."""
+    """Root starts the container. In it the same user runs the suite as in other cells."""
 
+    engine: ContainerEngine
     kind: ContainerKind
+    kvm: bool = Field(True, description="Whether the container gets the guest's /dev/kvm.")
 
     def why_not(self, facts: Facts) -> str | None:
-        if not facts.podman:
-            return "has no podman"
+        if self.engine not in facts.engines:
+            return f"has no {self.engine}"
         needs_apparmor = self.kind == "apparmor-off" and facts.apparmor is None
         return "no AppArmor" if needs_apparmor else None
 
     def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
-        wrong = [] if user.container else ["the suite would run in no container"]
+        wrong = []
+        if user.container != self.engine:
+            place = f"a container of {user.container}" if user.container else "no container"
+            wrong.append(f"the suite would run in {place}, not in one of {self.engine}")
+        if not self.kvm and user.create_vm.worked:
+            wrong.append("the container has /dev/kvm")
         filtered = user.seccomp == FILTERED
         if filtered != (self.kind in UNDER_A_FILTER):
             wrong.append(f"the suite would run {'under a' if filtered else 'without a'} seccomp filter")

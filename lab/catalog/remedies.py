@@ -52,8 +52,10 @@ class RunChange(Definition):
     environment: dict[str, str] = Field(
         {}, description="Environment variables that make the suite run boxlite this way."
     )
-    variants: list[str] = Field(
-        [], description="Variants that are added to the cell's own to run boxlite this way."
+    variants: list[list[str]] = Field(
+        [],
+        description="Variants that are added to the cell's own to run boxlite this way: of each list the first "
+        "that makes sense on the guest.",
     )
     service: Service | None = Field(
         None, description="Settings that this way changes in the systemd service in which boxlite runs."

@@ -49,6 +49,17 @@ def service_without_kvm(evidence: Evidence) -> CauseEvidence | None:
     return None
 
 
+# See `service-without-kvm`. What is in a container says nothing about its host.
+@add_cause("container-without-kvm", Needs.RUNTIME)
+def container_without_kvm(evidence: Evidence) -> CauseEvidence | None:
+    """The container that boxlite runs in has no /dev/kvm, and every box is a virtual machine that needs it.
+    Docker and podman give a container this device only if they are told to.
+    """
+    if not evidence.container or not evidence.probes.open_kvm.failed_with(NOT_THERE):
+        return None
+    return CauseEvidence(Confidence.PROVED, f"in the container of {evidence.container} there is no {DEVICE}")
+
+
 # See `service-without-kvm`, which hides what there is.
 @add_cause("kvm-absent", Needs.RUNTIME, blamed_by=[KVM_IS_ABSENT])
 def kvm_absent(evidence: Evidence) -> CauseEvidence | None:
@@ -58,7 +69,8 @@ def kvm_absent(evidence: Evidence) -> CauseEvidence | None:
     """  # noqa: D404 - users read it
     probe = evidence.probes.open_kvm
     missing, empty = probe.failed_with(NOT_THERE), probe.failed_with(NO_DEVICE)
-    if service_without_kvm(evidence) or not (missing or empty or evidence.says(KVM_IS_ABSENT)):
+    hidden = service_without_kvm(evidence) or container_without_kvm(evidence)
+    if hidden or not (missing or empty or evidence.says(KVM_IS_ABSENT)):
         return None
     proof = "there is no /dev/kvm" if missing else f"nothing is behind /dev/kvm: {probe.stderr}"
     return prove_if(missing or empty, "boxlite finds no KVM", f", and {proof}")

@@ -10,7 +10,7 @@ from lab.base.data import SMALL_FILE, parse_json
 from lab.base.errors import LabError, format_error
 from lab.base.files import clean_text, cut_text, open_regular, read_regular
 from lab.probes import NONE_RUN, ProbedUser, Probes
-from lab.probes.facts import STACKED, parse_label
+from lab.probes.facts import STACKED, ContainerEngine, parse_label
 from lab.record import BoxGroups, Outcome, TestResult
 
 KERNEL_FILE = "kernel.log"
@@ -39,6 +39,7 @@ SHIM, SIGSYS = "boxlite-shim", "31"
 class Evidence:
     """What was gathered of one cell. `audit` holds the kernel's audit lines since the cell began.
 
+    `container` is what started the container in which the suite and the probes ran; None if they ran in none.
     `profile` is the AppArmor profile that confined the suite and the probes, or several joined by `//&`; None
     if they ran unconfined. `messages` are those of the tests that did not pass; `control_failed`: whether the
     control is one of them, None if it did not run or was skipped. `logs` are boxlite's own, what its boxes
@@ -53,6 +54,7 @@ class Evidence:
     sysctls: dict[str, str] = field(default_factory=dict)
     audit: list[dict[str, str]] = field(default_factory=list)
     profile: str | None = None
+    container: ContainerEngine | None = None
     messages: tuple[str, ...] = ()
     control_failed: bool | None = None
     programs: tuple[str, ...] = ("bwrap",)
@@ -137,6 +139,7 @@ def read_evidence(folder: Path, tests: Sequence[TestResult] = (), *, control: st
         sysctls=parse_sysctls(read_evidence_text(folder, SYSCTLS_FILE)),
         audit=parse_audit(read_evidence_text(folder, KERNEL_FILE) + read_evidence_text(folder, AUDIT_FILE)),
         profile=parse_confining_profile(stored.context.apparmor) if stored else None,
+        container=stored.container if stored else None,
         messages=tuple(test.message for test in tests if test.outcome is not Outcome.PASS),
         control_failed=None if outcome in (Outcome.NOT_RUN, Outcome.SKIP) else outcome.is_failure,
         logs=tuple(map(read_beginning, logs)),

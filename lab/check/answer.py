@@ -186,7 +186,7 @@ def diagnose(report: HostReport) -> list[FoundCause]:
     """
     sysctls = {name: value for name, value in report.facts.sysctls.items() if value is not None}
     profile = parse_confining_profile(report.who.context.apparmor)
-    evidence = Evidence(probes=report.probes, sysctls=sysctls, profile=profile)
+    evidence = Evidence(probes=report.probes, sysctls=sysctls, profile=profile, container=report.who.container)
     findings = {
         finding.name: finding
         for failed in (True, False)

@@ -16,6 +16,8 @@ class FactsModel(FailFastModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# What starts containers.
+ContainerEngine = Literal["docker", "podman"]
 # The permission bits of a file, as Python's oct() writes them.
 Mode = Annotated[str, Field(pattern="^0o[0-7]+$")]
 # As many numbers, and as many digits of one, as any release has: a guest may tell anything.
@@ -131,8 +133,10 @@ class Facts(FactsModel):
     )
     kvm: KvmFacts | None = Field(description="The device /dev/kvm. None: there is none.")
     systemd: bool = Field(description="Whether systemd manages the host's services.")
-    podman: bool = Field(description="Whether /usr/bin/podman exists.")
     cron: bool = Field(description="Whether /usr/sbin/cron or /usr/sbin/crond exists.")
+    engines: tuple[ContainerEngine, ...] = Field(
+        description="Which of /usr/bin/docker and /usr/bin/podman exist, by their names."
+    )
     mkfs: tuple[str, ...] = Field(description="For which of btrfs and xfs a mkfs.KIND is installed.")
     login_sessions: bool = Field(
         description="Whether pam_systemd is installed. Without it users get no control groups."
@@ -295,17 +299,17 @@ class UserSession(FactsModel):
 
 
 class LimitFacts(FactsModel):
-    """Limits on what a process of the user may use: the soft ones of setrlimit(2)."""
+    """Limits on what a process of the user may use: the soft ones of setrlimit(2), and one of the hard ones."""
 
     nproc: int | None = Field(
         description="Processes and threads of this user on the whole host. None: unlimited."
     )
     nofile: int | None = Field(description="Open files. None: unlimited.")
+    nofile_hard: int | None = Field(description="What the user may raise that to. None: unlimited.")
     memlock: int | None = Field(description="Bytes that are locked in memory. None: unlimited.")
     fsize: int | None = Field(description="Bytes of a file that it writes. None: unlimited.")
     data: int | None = Field(description="Bytes of its data. None: unlimited.")
     address_space: int | None = Field(description="Bytes of its address space. None: unlimited.")
-    nofile_hard: int | None = Field(description="What the user may raise that to. None: unlimited.")
     cpu: int | None = Field(description="Seconds of the processor. None: unlimited.")
 
 
@@ -335,7 +339,9 @@ class ProcessUser(FactsModel):
     groups: tuple[int, ...] = Field(description="The user's groups, by their numbers.")
     context: Context = Field(description="What confines the process.")
     seccomp: int = Field(description="Mode of seccomp: 0 none, 1 strict, 2 a filter.")
-    container: bool = Field(description="Whether the process runs in a container of podman's.")
+    container: ContainerEngine | None = Field(
+        description="What started the container that the process runs in. None: it runs in none of these."
+    )
 
 
 class SuiteUser(ProcessUser):

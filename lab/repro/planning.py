@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lab import causes
 from lab.base.architecture import X86_64
@@ -406,15 +406,15 @@ def _mediates_namespaces(guest: Guest) -> bool:
 
 
 # The kinds of setting that not every guest can have: whether a guest can, and what to say of one that can.
-TRAITS: Mapping[str, tuple[Callable[[Guest], bool], str]] = {
-    "apparmor": (_mediates_namespaces, "its AppArmor mediates user namespaces"),
-    "selinux": (lambda guest: guest.image.selinux is not None, "it enforces an SELinux policy"),
+TRAITS: Mapping[str, tuple[Callable[[Guest, Any], bool], str]] = {
+    "apparmor": (lambda guest, _: _mediates_namespaces(guest), "its AppArmor mediates user namespaces"),
+    "selinux": (lambda guest, _: guest.image.selinux is not None, "it enforces an SELinux policy"),
     "container": (
-        lambda guest: isinstance(guest.image, DebianImage) and "podman" in guest.image.packages,
-        "it has podman",
+        lambda guest, knob: any(name.startswith(knob.engine) for name in guest.image.packages),
+        "it has what starts containers",
     ),
     # A distribution's own loader decides what its kernel is booted with.
-    "kernel": (lambda guest: isinstance(guest.image, DebianImage), ""),
+    "kernel": (lambda guest, _: isinstance(guest.image, DebianImage), ""),
 }
 
 
@@ -430,8 +430,8 @@ def has_sysctl(guest: Guest, name: str) -> bool:
 
 def can_have(guest: Guest, variant: Variant) -> bool:
     """Whether a guest may be able to have a variant."""
-    traits = [TRAITS[kind][0] for kind in variant.knobs if kind in TRAITS]
-    return all(has_sysctl(guest, name) for name in variant.sysctls) and all(has(guest) for has in traits)
+    able = all(TRAITS[kind][0](guest, knob) for kind, knob in variant.knobs.items() if kind in TRAITS)
+    return able and all(has_sysctl(guest, name) for name in variant.sysctls)
 
 
 # -- what makes a guest have a cause, and what the report states

@@ -81,6 +81,7 @@ def _evidence(lines: Sequence[AuditLine], program: str, host: HostReport | None)
     return Evidence(
         probes=host.probes if host else failed,
         profile=parse_confining_profile(host.who.context.apparmor) if host else None,
+        container=host.who.container if host else None,
         sysctls={name: value for name, value in sysctls if value is not None},
         audit=[{"comm": program, **line.fields} for line in lines],
         programs=tuple(dict.fromkeys([program, *(line.fields.get("comm", program) for line in lines)])),

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
@@ -11,7 +11,7 @@ from lab import catalog, causes
 from lab.base.activity import Activity, Progress
 from lab.base.wait import Stopwatch
 from lab.builds import SuiteOptions
-from lab.catalog import Change, remedies
+from lab.catalog import Change, Variant, remedies
 from lab.catalog.remedies import AND, Remedy
 from lab.causes import evidence
 from lab.guest import remedy_script, variant
@@ -84,11 +84,18 @@ class RemedyAttempt:
         """
         definitions = catalog.load_catalog()
         runs = [remedy.run for remedy in self.remedies if remedy.run]
-        changes = [Change(name, definitions.variant(name).knobs) for run in runs for name in run.variants]
+        choices = [map(definitions.variant, names) for run in runs for names in run.variants]
+        changes = [Change(each.name, each.knobs) for each in map(self._choose_variant, choices)]
         changes += [Change("service", {"service": run.service}) for run in runs if run.service]
         return replace(
             self.cell, variant=reduce(lambda so_far, change: change.on(so_far), changes, self.cell.variant)
         )
+
+    def _choose_variant(self, variants: Iterable[Variant]) -> Variant:
+        """The first of these variants that makes sense on the guest, or else the first."""
+        first, *others = variants
+        facts = self.running.facts
+        return next((each for each in (first, *others) if not variant.explain_inapplicable(each, facts)), first)
 
     def _put_in_place(self, remedy: Remedy) -> tuple[RemedyOutcome, str] | None:
         """Run a remedy's script; the outcome if there is nothing more to try, otherwise None."""

@@ -255,6 +255,7 @@ SERVICE_PRIVATE_DEVICES = replace(
         | {"open_kvm": probe(2, "[Errno 2] No such file or directory: '/dev/kvm'")}
     ),
 )
+CONTAINER_WITHOUT_KVM = replace(KVM_ABSENT, container="docker")
 SERVICE_DEVICE_RULES = replace(
     KVM_DENIED,
     probes=KVM_DENIED.probes.model_copy(

@@ -62,8 +62,8 @@ DEBIAN: dict[str, Any] = {
         "capabilities": {"IRQCHIP": True, "IRQFD": True},
     },
     "systemd": True,
-    "podman": False,
     "cron": False,
+    "engines": [],
     "mkfs": [],
     "login_sessions": False,
     "virtualization": "svm",
@@ -112,7 +112,7 @@ TESTER: dict[str, Any] = {
         "limits": LIMITS,
     },
     "seccomp": 0,
-    "container": False,
+    "container": None,
 }
 
 

@@ -15,8 +15,12 @@ from tests.vm.conftest import RELEASE
 from tests.vm.shared import SharedRun
 
 # The runs; all cells of a run are of one guest. Each change makes the first one, root also the last.
-PLAIN, MORE, PODMAN, SELINUX = "causes-plain", "causes-more", "causes-podman", "causes-selinux"
-GUESTS = {PLAIN: "debian-13", MORE: "debian-13", PODMAN: "debian-13-podman", SELINUX: "debian-13-selinux"}
+PLAIN, MORE, PODMAN, DOCKER = "causes-plain", "causes-more", "causes-podman", "causes-docker"
+SELINUX = "causes-selinux"
+GUESTS = {
+    **{PLAIN: "debian-13", MORE: "debian-13", SELINUX: "debian-13-selinux"},
+    **{PODMAN: "debian-13-podman", DOCKER: "debian-13-docker"},
+}
 # What the evidence must show in each cell, in the order in which boxlite meets it.
 BLOCKED = {
     (PLAIN, "home-noexec"): [("home-noexec", "proved")],
@@ -50,6 +54,12 @@ BLOCKED = {
     (PODMAN, "podman-apparmor-off"): [("masked-proc", "proved")],
     # What is mounted on its own in the guest is so in a container too.
     (PODMAN, "podman-unconfined+home-noexec"): [("home-noexec", "proved")],
+    (DOCKER, "docker"): [
+        ("container-without-kvm", "proved"),
+        ("seccomp", "proved"),
+        ("masked-proc", "likely"),
+    ],
+    (DOCKER, "docker-kvm"): [("seccomp", "proved"), ("masked-proc", "likely")],
     (SELINUX, "selinux-userns-deny"): [("selinux-userns-deny", "proved")],
     (SELINUX, "selinux-mount-deny"): [("selinux-mount-deny", "proved")],
 }
@@ -82,7 +92,7 @@ def made(name: str, *, seconds: float) -> SharedRun:
     return SharedRun(name, words, guests=[GUESTS[name]], seconds=seconds)
 
 
-SECONDS = {PLAIN: 265, MORE: 455, PODMAN: 260, SELINUX: 280}
+SECONDS = {PLAIN: 265, MORE: 455, PODMAN: 260, DOCKER: 260, SELINUX: 280}
 RUNS = {name: made(name, seconds=seconds) for name, seconds in SECONDS.items()}
 
 # What blocks an older release and no longer RELEASE, so that the variant expects no failure. Another run stores
@@ -104,7 +114,7 @@ def marks(name: str) -> list[pytest.MarkDecorator]:
     """The marks of a parameter that reads a run: its name's, and those of what is left out."""
     if name == SELINUX and os.geteuid() != 0:
         return [pytest.mark.skip(reason="only root can build a guest with SELinux labels")]
-    return [pytest.mark.shared(RUNS[name]), *([pytest.mark.slow] if name in (MORE, PODMAN) else [])]
+    return [pytest.mark.shared(RUNS[name]), *([pytest.mark.slow] if name in (MORE, PODMAN, DOCKER) else [])]
 
 
 def reads(*names: str) -> pytest.MarkDecorator:

@@ -254,7 +254,7 @@ def make_command(name, text, as_root):
     rule.chmod(0o440)
 
 
-# The guest's root file system once more, without what is mounted on it: no image has to be made of it.
+# The guest's root file system once more, without what is mounted on it: podman needs no image of it.
 ROOT = Path("/srv/lab-container")
 FILTER = Path("/srv/lab-container.json")
 EPERM = 1
@@ -274,39 +274,62 @@ REFUSED = [
         ],
     },
 ]
+ENGINES = {
+    "podman": {
+        "run": "/usr/bin/podman run",
+        "unmasked": "--security-opt=unmask=ALL",
+        "user": '"$(id -un)"',
+        # What is mounted on its own in the guest is so in the container, with its options.
+        "volumes": "$(for each in /home /tmp; do ! mountpoint -q $each || echo --volume=$each:$each; done)",
+        "root": "--rootfs %s" % ROOT,
+    },
+    # Docker starts containers from images alone: the lab's has only the symlinks of the guest's root (/bin and
+    # /lib), and the folders that they lead to are volumes. Docker looks up the name of a user in the image.
+    "docker": {
+        "run": "/usr/bin/docker run",
+        "unmasked": "--security-opt=systempaths=unconfined",
+        "user": "$(id -u):$(id -g) $(for each in $(id -G); do echo --group-add=$each; done)",
+        "volumes": "$(for each in etc home opt root srv tmp usr var; do echo --volume=/$each:/$each; done)",
+        "root": "lab-container",
+    },
+}
 OPTIONS = {
     "no-namespaces": ["--security-opt=seccomp=%s" % FILTER],
     "default": [],
     "apparmor-off": ["--security-opt=apparmor=unconfined"],
-    "unconfined": [
-        "--security-opt=seccomp=unconfined",
-        "--security-opt=apparmor=unconfined",
-        "--security-opt=unmask=ALL",
-    ],
+    "unconfined": ["--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"],
     "privileged": ["--privileged"],
 }
-# What is mounted on its own in the guest is so in the container, with its options.
+DEVICE = "$(test -e /dev/kvm && echo --device=/dev/kvm)"
 # With --init there is a first process that collects those that end without a parent, as on every host.
 COMMAND = """#!/bin/sh
-exec sudo -n podman run --rm --init $(test -t 0 && echo --interactive --tty) \\
+exec sudo -n %(run)s --rm --init $(test -t 0 && echo --interactive --tty) \\
     $(test -n "$LAB_STDIN" && echo --interactive) \\
-    --network=host $(test -e /dev/kvm && echo --device=/dev/kvm) \\
-    $(for each in /home /tmp; do ! mountpoint -q $each || echo --volume=$each:$each; done) \\
-    --user "$(id -un)" --workdir "$PWD" %(options)s --rootfs %(root)s "$@"
+    --network=host %(options)s %(volumes)s \\
+    --user %(user)s --workdir "$PWD" %(root)s "$@"
 """
 
 
 def container(settings):
     """Make the command that runs another one in a container, /usr/local/bin/lab-container.
 
-    {"kind": one of OPTIONS}.
+    {"engine": one of ENGINES, "kind": one of OPTIONS, "kvm": whether the container gets /dev/kvm}.
     """
-    ROOT.mkdir(exist_ok=True)
-    run("mount", "--bind", "/", str(ROOT))
+    engine, options = ENGINES[settings["engine"]], OPTIONS[settings["kind"]]
+    if settings["engine"] == "podman":
+        ROOT.mkdir(exist_ok=True)
+        run("mount", "--bind", "/", str(ROOT))
+    else:
+        # Docker mounts its init at /sbin/docker-init before the volumes, of which /usr hides it.
+        if not os.path.lexists("/usr/sbin/docker-init"):
+            os.symlink("/usr/bin/docker-init", "/usr/sbin/docker-init")
+        symlinks = "cd / && tar --create $(find . -maxdepth 1 -type l)"
+        run("sh", "-c", "%s | docker import - %s" % (symlinks, engine["root"]))
     FILTER.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": REFUSED}))
-    text = COMMAND % {"options": " ".join(OPTIONS[settings["kind"]]), "root": ROOT}
+    options = [*options, *([engine["unmasked"]] if settings["kind"] == "unconfined" else [])]
+    options += [DEVICE] if settings["kvm"] else []
     # As a member of Docker's group could: whoever may start containers is root outside of them.
-    make_command("lab-container", text, "/usr/bin/podman run")
+    make_command("lab-container", COMMAND % {**engine, "options": " ".join(options)}, engine["run"])
 
 
 # systemd would replace variables in the words of a command. The shell waits for the command, because

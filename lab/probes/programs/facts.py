@@ -46,6 +46,8 @@ SELINUX = Path("/sys/fs/selinux")
 PRIORITY = 400
 # Where the shell of an ordinary user looks for programs.
 SEARCH_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
+# What starts containers.
+ENGINES = ("/usr/bin/docker", "/usr/bin/podman")
 KVM = Path("/dev/kvm")
 # Of linux/kvm.h: two calls, and the only version that KVM ever had.
 KVM_GET_API_VERSION, KVM_CHECK_EXTENSION, KVM_API_VERSION = 0xAE00, 0xAE03, 12
@@ -327,8 +329,8 @@ def facts(more):
         "kvm": kvm(),
         # As in sd_booted(3).
         "systemd": os.path.isdir("/run/systemd/system"),
-        "podman": os.path.exists("/usr/bin/podman"),
         "cron": any(os.path.exists("/usr/sbin/" + name) for name in ("cron", "crond")),
+        "engines": [os.path.basename(path) for path in ENGINES if os.path.exists(path)],
         "mkfs": [kind for kind in ("btrfs", "xfs") if os.path.exists("/sbin/mkfs." + kind)],
         "login_sessions": any(glob.glob(pattern) for pattern in PAM_SYSTEMD),
         "virtualization": next((flag for flag in ("svm", "vmx") if flag in flags), None),

@@ -55,8 +55,8 @@ CGROUPS = "/sys/fs/cgroup"
 STANDARD_PART = r"((app|system|user|user-\d+)\.slice|(user@\d+|sshd?|crond?)\.service|init\.scope)"
 # For the first argument of bubblewrap; it takes milliseconds, and some hundred in an emulated guest.
 WAIT_SECONDS = 20.0
-# Podman makes this file in its containers.
-CONTAINER = "/run/.containerenv"
+# The files that engines make in their containers.
+CONTAINERS = {"podman": "/run/.containerenv", "docker": "/.dockerenv"}
 # linux/sched.h: the flags of the namespaces of the jailer (mount, uts, ipc, user, pid), and one that unshare(2)
 # never takes.
 JAILER_NAMESPACES = 0x00020000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000
@@ -532,7 +532,7 @@ def who():
         "groups": os.getgroups(),
         "context": context(),
         "seccomp": int(status("Seccomp")),
-        "container": os.path.exists(CONTAINER),
+        "container": next((name for name, path in CONTAINERS.items() if os.path.exists(path)), None),
     }
 
 

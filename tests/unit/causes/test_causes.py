@@ -22,6 +22,7 @@ from tests.builders.facts import probe, probed, service_probe
 SEEN = [
     ("SERVICE_PRIVATE_DEVICES", "service-without-kvm", "PrivateDevices=yes"),
     ("SERVICE_DEVICE_RULES", "service-without-kvm", "DevicePolicy=closed"),
+    ("CONTAINER_WITHOUT_KVM", "container-without-kvm", "in the container of docker there is no /dev/kvm"),
     ("KVM_ABSENT", "kvm-absent", "there is no /dev/kvm"),
     ("KVM_WITHOUT_DRIVER", "kvm-absent", "nothing is behind /dev/kvm"),
     ("KVM_DENIED", "kvm-denied", "EACCES"),

@@ -44,6 +44,7 @@ def report(
     *,
     unreadable: tuple[str, ...] = (),
     uid: int = 1000,
+    container: str | None = None,
     limits: Mapping[str, Any] = {},
     **changes: Any,
 ) -> HostReport:
@@ -53,7 +54,7 @@ def report(
         facts=facts(**changes),
         unreadable=unreadable,
         id_like=changes.get("id_like", ()),
-        who=who(uid=uid, context=dict(context(**limits))),
+        who=who(uid=uid, container=container, context=dict(context(**limits))),
         probes=Probes.model_validate(probes),
     )
 
@@ -107,6 +108,7 @@ KERNEL, PTRACE, CLOSED = DEBIAN["kernel"], "kernel.yama.ptrace_scope", {"mode": 
         (report(uid=0), UNKNOWN, [], "ran as root"),
         (report(probes={"open_kvm": probe(None, "no")}), UNKNOWN, [], "could be tried"),
         (report(kvm=None, probes=NO_KVM), BLOCKED, ["kvm-absent"], ""),
+        (report(container="docker", probes=NO_KVM), BLOCKED, ["container-without-kvm"], "if they are told to"),
         # Nothing else decides on a host for which there is no wheel.
         (report(glibc="", probes=NO_KVM), NOT_APPLICABLE, [], "this host has another C library"),
         (report(glibc="2.17"), NOT_APPLICABLE, [], "for glibc 2.28 or newer, not for 2.17"),

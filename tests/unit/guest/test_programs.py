@@ -224,7 +224,7 @@ def knob(folder: Path, name: str, argument: dict[str, object], stubs: dict[str, 
     """Put a setting on below a folder, with stand-ins for programs. Gives the environment."""
     program = programs.read_sources()["knobs"]
     places = ["srv", "usr/local/bin", "etc/cron.d", "etc/pam.d", "etc/sudoers.d", "etc/systemd/system"]
-    places += ["sys/fs/cgroup/init.scope", "sys/fs/selinux"]
+    places += ["sys/fs/cgroup/init.scope", "sys/fs/selinux", "usr/sbin"]
     program = re.sub(rf"/({'|'.join(places)})\b", f"{folder}/\\1", program)
     for place in places:
         (folder / place).mkdir(parents=True, exist_ok=True)
@@ -237,19 +237,30 @@ def knob(folder: Path, name: str, argument: dict[str, object], stubs: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("kind", "option"),
+    ("engine", "kind", "option"),
     [
-        ("no-namespaces", "--security-opt=seccomp={}/srv/lab-container.json"),
-        ("unconfined", "--security-opt=unmask=ALL"),
-        ("privileged", "--privileged"),
+        ("podman", "no-namespaces", "--security-opt=seccomp={}/srv/lab-container.json"),
+        ("podman", "unconfined", "--security-opt=unmask=ALL"),
+        ("podman", "privileged", "--privileged"),
+        ("docker", "unconfined", "--security-opt=systempaths=unconfined"),
+        ("docker", "privileged", "--privileged"),
     ],
 )
-def test_a_command_is_handed_to_a_container_word_for_word(tmp_path: Path, kind: str, option: str) -> None:
-    stubs = {"mount": 'echo "$@" >>"$FOLDER/mounted"', "sudo": "printf '%s\\n' \"$@\"", "id": "echo tester"}
-    stubs["mountpoint"] = '[ "$2" = /home ]'
-    environment = knob(tmp_path, "container", {"kind": kind}, stubs)
-    root = tmp_path / "srv/lab-container"
-    assert (tmp_path / "mounted").read_text() == f"--bind / {root}\n"
+def test_a_command_is_handed_to_a_container_word_for_word(
+    tmp_path: Path, engine: str, kind: str, option: str
+) -> None:
+    stubs = {"mount": 'echo "$@" >>"$FOLDER/mounted"', "sudo": "printf '%s\\n' \"$@\""}
+    stubs |= {"id": "case $1 in -un) echo tester ;; -G) echo 7 8 ;; *) echo 7 ;; esac"}
+    stubs |= {"mountpoint": '[ "$2" = /home ]', "docker": 'echo "$@" >>"$FOLDER/imported"'}
+    settings = {"engine": engine, "kind": kind, "kvm": False}
+    environment = knob(tmp_path, "container", settings, stubs)
+    root, user = f"--rootfs\n{tmp_path}/srv/lab-container", "tester"
+    if engine == "docker":
+        root, user = "lab-container", "7:7\n--group-add=7\n--group-add=8"
+        assert (tmp_path / "imported").read_text() == "import - lab-container\n"
+        assert (tmp_path / "usr/sbin/docker-init").is_symlink()
+    else:
+        assert (tmp_path / "mounted").read_text() == f"--bind / {tmp_path}/srv/lab-container\n"
     words = ["python3", "-c", "print('a  b')\n$HOME", "--privileged"]
     command = [str(tmp_path / "usr/local/bin/lab-container"), *words]
     done = subprocess.run(
@@ -261,13 +272,14 @@ def test_a_command_is_handed_to_a_container_word_for_word(tmp_path: Path, kind: 
         cwd=tmp_path,
         check=True,
     )
-    given, _, inside = done.stdout.partition(f"--rootfs\n{root}\n")
-    assert given.startswith("-n\npodman\nrun\n--rm\n")
-    assert f"--user\ntester\n--workdir\n{tmp_path}\n" in given
+    given, _, inside = done.stdout.partition(f"\n{root}\n")
+    assert given.startswith(f"-n\n/usr/bin/{engine}\nrun\n--rm\n")
+    assert given.endswith(f"--user\n{user}\n--workdir\n{tmp_path}")
+    assert "--device" not in given
     assert option.format(tmp_path) in given.splitlines()
     assert "--tty" not in given
     assert "--volume=/home:/home\n" in given
-    assert "--volume=/tmp:/tmp\n" not in given
+    assert ("--volume=/tmp:/tmp\n" in given) == (engine == "docker")
     assert inside == "\n".join(words) + "\n"
 
 
@@ -374,7 +386,8 @@ def test_logins_get_no_session_of_logind(tmp_path: Path) -> None:
 
 
 def test_the_filter_refuses_user_namespaces_and_nothing_else_of_clone(tmp_path: Path) -> None:
-    knob(tmp_path, "container", {"kind": "no-namespaces"}, {"mount": ""})
+    settings = {"engine": "podman", "kind": "no-namespaces", "kvm": True}
+    knob(tmp_path, "container", settings, {"mount": ""})
     profile = json.loads((tmp_path / "srv/lab-container.json").read_text())
     assert profile["defaultAction"] == "SCMP_ACT_ALLOW"
     refused = {name: rule for rule in profile["syscalls"] for name in rule["names"]}

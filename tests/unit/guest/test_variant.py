@@ -37,9 +37,11 @@ SHIPPED_PROFILE = "/etc/apparmor.d/unprivileged_userns"
 ALLOW_LIST = "/usr/share/apparmor/extra-profiles/bwrap-userns-restrict"
 
 
-def in_container(*, seccomp: int = 0, apparmor: str | None = "unconfined") -> SuiteUser:
+def in_container(
+    *, engine: str = "podman", seccomp: int = 0, apparmor: str | None = "unconfined", **more: Any
+) -> SuiteUser:
     """SuiteUser the suite runs as in a container."""
-    return who(container=True, seccomp=seccomp, context={"apparmor": apparmor, "delegated": []})
+    return who(**more, container=engine, seccomp=seccomp, context={"apparmor": apparmor, "delegated": []})
 
 
 def apparmor(**more: Any) -> Facts:
@@ -66,6 +68,10 @@ NOT_ON_DEBIAN = {
     "apparmor-userns-profile-missing": UBUNTUS,
     "issue-468-settings": UBUNTUS,
     "cgroup-no-delegation": "gives its users no control groups to begin with",
+    "docker": "has no docker",
+    "docker-kvm": "has no docker",
+    "docker-privileged": "has no docker",
+    "docker-unconfined": "has no docker",
     "home-btrfs": "has no mkfs.btrfs",
     "home-xfs": "has no mkfs.xfs",
     "podman": "has no podman",
@@ -119,7 +125,7 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         (KNOWN["apparmor-pivot-root-deny"], RESTRICTED, "has the profile bwrap loaded"),
         (KNOWN["cgroup-no-delegation"], facts(cgroup="v1"), "has no cgroup v2, and systemd gives"),
         (KNOWN["issue-468-settings"], facts(apparmor=None, sysctls=SWITCH_OFF), "no AppArmor"),
-        (KNOWN["podman-apparmor-off"], facts(podman=True, apparmor=None), "no AppArmor"),
+        (KNOWN["podman-apparmor-off"], facts(engines=["podman"], apparmor=None), "no AppArmor"),
         (KNOWN["service-restrict-namespaces"], facts(systemd=False), "has no systemd"),
         (KNOWN["session-cron"], facts(systemd=False, cron=True), "has no systemd"),
         (KNOWN["session-init-scope"], facts(cgroup="v1"), "has no cgroup v2"),
@@ -132,7 +138,7 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         ),
         (
             catalog.load_catalog().variant("podman+session-cron"),
-            facts(podman=True, cron=True),
+            facts(engines=["podman"], cron=True),
             "the suite cannot be started by container (",
         ),
         (
@@ -143,7 +149,7 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         (KNOWN["service-restrict-suid"], facts(bubblewrap={"version": "0.8.0"}), "its bubblewrap 0.8.0 d"),
         (
             catalog.load_catalog().variant("apparmor-mount-deny-quiet+podman-privileged"),
-            facts(podman=True),
+            facts(engines=["podman"]),
             "the suite cannot be started by apparmor (",
         ),
     ],
@@ -195,6 +201,7 @@ def in_session(**changes: Any) -> SuiteUser:
 
 
 IN_CONTAINER = "containers-default (enforce)"
+IN_DOCKER: dict[str, Any] = {"engine": "docker", "seccomp": 2, "apparmor": "docker-default (enforce)"}
 NO = {"RestrictNamespaces": "no"}
 
 
@@ -240,6 +247,10 @@ NO = {"RestrictNamespaces": "no"}
         # Where crun has a profile of its own, that of the container is stacked on it.
         ("podman", facts(), in_container(seccomp=2, apparmor="containers-default//&crun (mixed)")),
         ("podman-apparmor-off", facts(), in_container(seccomp=2)),
+        ("docker-kvm", facts(), in_container(**IN_DOCKER)),
+        ("docker", facts(), in_container(**IN_DOCKER, create_vm=NO_IOCTL)),
+        ("home-overlay", facts(mounts={"/home": {**BTRFS, "type": "overlay"}}), who()),
+        ("nofile-256", facts(), who(context=dict(context(nofile=256, nofile_hard=256)))),
         ("podman-privileged", facts(), in_container(apparmor="crun (unconfined)")),
         ("selinux-permissive", facts(selinux={"mode": "permissive"}), who()),
         ("selinux-userns-deny", DENYING, who()),
@@ -362,14 +373,31 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
         (
             "podman",
             facts(),
-            who(container=False, seccomp=0),
-            ["would run in no container", "without a seccomp filter", "confined by 'unconfined'"],
+            who(container=None, seccomp=0),
+            [
+                "would run in no container, not in one of podman",
+                "without a seccomp filter",
+                "confined by 'unconfined'",
+            ],
         ),
         (
             "podman-privileged",
             facts(),
             in_container(seccomp=2, apparmor=IN_CONTAINER),
             ["under a seccomp filter", f"confined by {IN_CONTAINER!r}"],
+        ),
+        (
+            "docker",
+            facts(),
+            in_container(seccomp=2, apparmor=IN_CONTAINER),
+            ["would run in a container of podman, not in one of docker", "the container has /dev/kvm"],
+        ),
+        ("home-tmpfs", facts(), who(), ["/home is on ext4, not on tmpfs"]),
+        (
+            "nofile-1024",
+            facts(),
+            who(),
+            ["may open 1024 files, and raise that to 524288, not 1024"],
         ),
         ("selinux-permissive", facts(selinux={"mode": "enforcing"}), who(), ["enforcing, not permissive"]),
         (
@@ -485,9 +513,9 @@ def test_the_facts_of_a_variant_are_read_after_it_was_put_on_and_its_user_logs_i
     ("printed", "sysctls", "messages"),
     [
         (
-            {"kernel": None, "weather": "rain", "podman": "perhaps"},
+            {"kernel": None, "weather": "rain", "systemd": "perhaps"},
             [],
-            ["kernel: Input should be a valid string", "podman: Input should be", "weather: Extra inputs"],
+            ["kernel: Input should be a valid string", "systemd: Input should be", "weather: Extra inputs"],
         ),
         ({}, ["user.max_ipc_namespaces"], ["it does not tell user.max_ipc_namespaces"]),
         ({"mounts": {}}, [], ["it does not tell the mount of /home; it does not tell the mount of /tmp"]),

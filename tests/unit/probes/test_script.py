@@ -118,7 +118,11 @@ def test_a_sysctl_with_an_odd_name_is_not_asked_for() -> None:
 
 def moved(root: Path) -> str:
     """The script with the host's files below a folder, and no program of the host's but Python."""
-    text = re.sub(r"(?<![\w$~])/(etc|sys|proc|dev/kvm|run/\.|usr/bin/podman)", rf"{root}/\1", SCRIPT)
+    text = re.sub(
+        r"(?<![\w$~])/(etc|sys|proc|dev/kvm|run/\.|\.dockerenv|usr/bin/(?:docker|podman))",
+        rf"{root}/\1",
+        SCRIPT,
+    )
     text = re.sub(r'PATH="[^"]*"', f'PATH="{root}/bin"', text)
     return re.sub(r'"/usr/local/bin", "/usr/bin", "/bin"', f'"{root}/bin",', text)
 
@@ -131,6 +135,8 @@ HOST = {
     "//nas/jane /home cifs rw,noexec,username=jane,addr=10.0.0.8 0 0\n",
     "proc/self/status": "Name:\tsh\nSeccomp:\t2\nSeccomp_filters:\t1\n",
     "proc/sys/kernel/ostype": "Linux\n",
+    "usr/bin/docker": "",
+    ".dockerenv": "",
     "proc/sys/user/max_user_namespaces": "0\n",
     "proc/filesystems": "nodev\tselinuxfs\n",
 }
@@ -152,6 +158,7 @@ def test_what_concerns_boxlite_is_printed_and_nothing_private(tmp_path: Path) ->
     assert facts.mounts["/home"].options == ("rw", "noexec")
     assert (facts.virtualization, facts.bubblewrap) == ("vmx", None)
     assert (report.id_like, report.who.seccomp) == (("a", "b"), 2)
+    assert (facts.engines, report.who.container) == (("docker",), "docker")
     assert apparmor is not None
     assert apparmor.userns_mediation
     assert apparmor.profiles == {"bwrap-without-userns": "enforce", "unpriv_bwrap": "complain"}
@@ -267,7 +274,7 @@ def test_the_first_whole_output_of_a_text_counts() -> None:
         ("\n".join(PRINTED.splitlines()[:-5] + PRINTED.splitlines()[-4:]), r"it has \d+ of \d+ characters"),
         (re.sub(r"\n{[^=]+", "\n", PRINTED, flags=re.DOTALL), "it has 0 of"),
         (PRINTED.replace('"facts"', '"facts;'), "it is not JSON"),
-        (output(printed_facts(podman="perhaps")), "facts.podman: Input should be"),
+        (output(printed_facts(systemd="perhaps")), "facts.systemd: Input should be"),
         (output(printed_facts(more=1)), "facts.more: Extra"),
         (PRINTED.replace(" 4 ", " 5 ", 1), "has form 5, and this lab reads form 4"),
         (f"===== {script.BEGIN} 4 =====\n[[[\n===== {script.END} 4: 1 characters", "of 1 characters"),

@@ -410,15 +410,18 @@ def test_what_shows_behind_a_cause_that_broke_the_control_is_cured_too(try_all: 
 @pytest.mark.parametrize(
     ("variants", "result", "reason", "forked"),
     [
-        (["as-root"], "does not help", "jailer_enabled_box_starts", ["fork user name=root"]),
-        (["apparmor-restrict-on"], "cannot be tried here", "no AppArmor", []),
-        (["moon"], "error", "no variant is called 'moon'", []),
+        ([["as-root"]], "does not help", "jailer_enabled_box_starts", ["fork user name=root"]),
+        ([["apparmor-restrict-on"]], "cannot be tried here", "no AppArmor", []),
+        # Of a list it is the first that makes sense on the guest; if none does, the first says why.
+        ([["docker", "as-root"]], "does not help", "jailer_enabled_box_starts", ["fork user name=root"]),
+        ([["docker", "podman"]], "cannot be tried here", "has no docker", []),
+        ([["moon"]], "error", "no variant is called 'moon'", []),
     ],
 )
 def test_another_way_to_run_boxlite_can_take_variants_of_its_own(
     try_all: Try,
     monkeypatch: pytest.MonkeyPatch,
-    variants: list[str],
+    variants: list[list[str]],
     result: str,
     reason: str,
     forked: list[str],
@@ -435,15 +438,16 @@ def test_another_way_to_run_boxlite_can_take_variants_of_its_own(
     assert guest.did == [*forked, *(["suite"] if forked else [])]
 
 
-def test_a_cell_s_container_gives_way_to_that_of_a_remedy(try_all: Try) -> None:
+@pytest.mark.parametrize(("engine", "variant"), [("podman", "podman-apparmor-off"), ("docker", "docker-kvm")])
+def test_a_cell_s_container_gives_way_to_that_of_a_remedy(try_all: Try, engine: str, variant: str) -> None:
     guest = Guest(["masked-proc"])
-    guest.facts = facts(podman=True)
-    tried = try_all(guest, variant_name="podman-apparmor-off+userns-clone-off")
+    guest.facts = facts(engines=[engine])
+    tried = try_all(guest, variant_name=f"{variant}+userns-clone-off")
     assert list(tried) == ["unconfined-container", "privileged-container", "jailer-off"]
     assert [step for step in guest.did if step.startswith("fork")] == [
-        "fork container kind=unconfined",
-        "fork container kind=privileged user name=root",
-        "fork container kind=apparmor-off",
+        f"fork container engine={engine}, kind=unconfined",
+        f"fork container engine={engine}, kind=privileged user name=root",
+        f"fork container {CATALOG.variants[variant].knobs['container'].words()}",
     ]
 
 

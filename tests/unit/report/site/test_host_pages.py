@@ -52,7 +52,7 @@ def test_guests_of_one_release_are_one_distribution(tmp_path: Path) -> None:
     site = loaded(
         tmp_path,
         a_cell(facts=facts()),
-        a_cell("debian-13-podman", facts=facts(podman=True)),
+        a_cell("debian-13-podman", facts=facts(engines=["podman"])),
         a_cell("server", facts=facts()),
         a_cell("twin-wsl2", facts=facts()),
         *(a_cell(guest, facts=rolling) for guest in ("debian-14", "debian-sid")),
