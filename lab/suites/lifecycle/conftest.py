@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from boxes import Boxes
@@ -19,3 +20,13 @@ def boxes(home: Path, images: str | None, record_property: Callable[[str, object
     boxes = Boxes(home, os.environ["LAB_ROOTFS"], images, record_property)
     yield boxes
     boxes.end()
+
+
+@pytest.fixture
+def host_folder() -> Iterator[Path]:
+    """A folder for volumes, below the user's home.
+
+    Under the jailer of boxlite 0.10.8, a volume below /tmp is not found: the sandbox has a /tmp of its own.
+    """
+    with TemporaryDirectory(prefix="volumes-", dir=Path.home()) as folder:
+        yield Path(folder)

@@ -104,8 +104,8 @@ async def check_recovery(boxes: Boxes, box_id: str, *, runs: bool) -> None:
         assert await run(box, "echo", ECHOED) == ECHOED
 
 
-def three_volumes_are_mounted_and_one_is_read_only(boxes: Boxes, tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("one", "two", "three")]
+def three_volumes_are_mounted_and_one_is_read_only(boxes: Boxes, host_folder: Path) -> None:
+    folders = [host_folder / name for name in ("one", "two", "three")]
     for folder in folders:
         folder.mkdir()
         (folder / "given").write_text(folder.name)
@@ -119,18 +119,18 @@ def three_volumes_are_mounted_and_one_is_read_only(boxes: Boxes, tmp_path: Path)
             await box.stop()
 
     asyncio.run(check())
-    assert (tmp_path / "one/written").read_text().strip() == ECHOED
-    assert not (tmp_path / "three/written").exists()
+    assert (host_folder / "one/written").read_text().strip() == ECHOED
+    assert not (host_folder / "three/written").exists()
 
 
-def volume_behind_a_symlink_is_mounted(boxes: Boxes, tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to("real")
-    (tmp_path / "real/given").write_text(ECHOED)
+def volume_behind_a_symlink_is_mounted(boxes: Boxes, host_folder: Path) -> None:
+    (host_folder / "real").mkdir()
+    (host_folder / "link").symlink_to("real")
+    (host_folder / "real/given").write_text(ECHOED)
 
     async def check() -> None:
         with boxes.open_runtime() as owned:
-            box = await boxes.start(owned, volumes=[(str(tmp_path / "link"), "/volume", False)])
+            box = await boxes.start(owned, volumes=[(str(host_folder / "link"), "/volume", False)])
             assert await run(box, "cat", "/volume/given") == ECHOED
             await box.stop()
 
@@ -149,26 +149,29 @@ def name_is_resolved_and_a_port_is_reached(boxes: Boxes) -> None:
                 # The first address is that of the server that answers.
                 [_, *addresses] = re.findall(r"^Address[^:]*:\s*([\d.]+)", answer, re.M)
                 assert addresses, answer
-                assert await run(box, "sh", "-c", f"busybox nc {addresses[0]} {port} </dev/null") == ECHOED
+                page = await run(box, "busybox", "wget", "-q", "-O", "-", f"http://{addresses[0]}:{port}/")
+                assert page == ECHOED
                 await box.stop()
 
         asyncio.run(check())
 
 
 def answer_once(server: socket.socket) -> None:
+    """Answer the first request of HTTP, whatever it asks for."""
     connection, _ = server.accept()
     with connection:
-        connection.sendall(ECHOED.encode())
+        connection.recv(65_536)
+        connection.sendall(f"HTTP/1.0 200 OK\r\n\r\n{ECHOED}".encode())
 
 
-def hundred_files_are_open_at_a_limit_of_1024(boxes: Boxes, tmp_path: Path) -> None:
+def hundred_files_are_open_at_a_limit_of_1024(boxes: Boxes, host_folder: Path) -> None:
     for number in range(100, 200):
-        (tmp_path / str(number)).write_text(ECHOED)
+        (host_folder / str(number)).write_text(ECHOED)
     opening = " ".join(f"{number}</volume/{number}" for number in range(100, 200))
 
     async def check() -> None:
         with boxes.open_runtime() as owned:
-            box = await boxes.start(owned, volumes=[(str(tmp_path), "/volume", False)])
+            box = await boxes.start(owned, volumes=[(str(host_folder), "/volume", False)])
             assert await run(box, "sh", "-c", f"exec {opening}; cat <&199") == ECHOED
             await box.stop()
 
