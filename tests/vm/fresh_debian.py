@@ -20,7 +20,9 @@ def differing_sysctls():
         for line in open(files[name]):
             key, equals, value = line.strip().lstrip("-").partition("=")
             if equals and not key.startswith(("#", ";")) and "*" not in key:
-                values[key.strip()] = " ".join(value.split())
+                # The kernel prints no number in hexadecimal, as a file may have it.
+                words = [str(int(word, 16)) if word.startswith("0x") else word for word in value.split()]
+                values[key.strip()] = " ".join(words)
     differing = {}
     for key, value in values.items():
         path = "/proc/sys/" + key.replace(".", "/")
@@ -36,15 +38,18 @@ def missing_modules():
     return sorted(modules), sorted(module for module in modules if module not in stacks)
 
 def idle_units():
-    links = glob.glob("/var/lib/systemd/deb-systemd-helper-enabled/*.wants/*")
-    units = sorted({os.path.basename(link) for link in links})
-    names = ("LoadState", "ActiveState", "ConditionResult", "Result", "Type")
+    folder = "/var/lib/systemd/deb-systemd-helper-enabled/"
+    links = [link[len(folder):] for link in glob.glob(folder + "*.wants/*")]
+    units = sorted({os.path.basename(link) for link in links if os.path.lexists("/etc/systemd/system/" + link)})
+    names = ("LoadState", "ActiveState", "ConditionResult", "ConditionTimestampMonotonic", "Result", "Type")
     idle = {}
     for unit in units:
         shown = output("systemctl", "show", "--property=" + ",".join(names), "--", unit)
         state = dict(line.split("=", 1) for line in shown.splitlines())
+        tried = state["ConditionTimestampMonotonic"] != "0"
         ended = state.get("Type") == "oneshot" and state.get("Result") == "success"
-        running = state["ActiveState"] == "active" or state["ConditionResult"] == "no" or ended
+        skipped = state["ConditionResult"] == "no" or ended
+        running = state["ActiveState"] == "active" or tried and skipped
         if state["LoadState"] != "masked" and not running:
             idle[unit] = state
     return units, idle
