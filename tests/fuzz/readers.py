@@ -46,7 +46,7 @@ from lab.lane import shell
 from lab.machine import acceleration, leftovers, states
 from lab.merge import merge_shards
 from lab.probes import report as probe_report
-from lab.probes import script
+from lab.probes import script, show
 from lab.record import DECIDED_FILE, Protection, RunResult, ShardRecord, Status, TestResult, format_continuation
 from lab.report import compare as compare_report
 from lab.report import github, judgements, junit, markdown, terminal
@@ -440,7 +440,8 @@ def _probe_output(content: bytes, _folder: Path) -> None:
 def _probe_document(content: bytes, folder: Path) -> None:
     """The part for programs of an output that is whole otherwise."""
     document = "".join(_text(content).split())
-    begin, end = f"===== {script.BEGIN} 3 =====", f"===== {script.END} 3: {len(document)} characters ====="
+    begin = f"===== {script.BEGIN} {show.VERSION} ====="
+    end = f"===== {script.END} {show.VERSION}: {len(document)} characters ====="
     _probe_output(f"{begin}\n{document}\n{end}".encode(), folder)
 
 

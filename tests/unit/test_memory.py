@@ -34,7 +34,7 @@ from lab.guest.remedy_script import ScriptRuns
 from lab.images import store
 from lab.lane import shell
 from lab.machine import acceleration, leftovers, states
-from lab.probes import Facts, ProbedUser, script
+from lab.probes import Facts, ProbedUser, script, show
 from lab.probes import report as probe_report
 from lab.record import (
     DECIDED_FILE,
@@ -127,7 +127,8 @@ def package(text: str) -> Files:
 
 
 def output_of_probe(document: str) -> str:
-    begin, end = f"===== {script.BEGIN} 3 =====", f"===== {script.END} 3: {len(document)} characters ====="
+    begin = f"===== {script.BEGIN} {show.VERSION} ====="
+    end = f"===== {script.END} {show.VERSION}: {len(document)} characters ====="
     return f"{begin}\n{document}\n{end}\n"
 
 
@@ -271,7 +272,7 @@ BAD = [
     _file("probes.json", "groups", lambda: f'{{"groups":{dense(1)}}}', evidence.read_evidence, TOO_MANY),
     _answer("16 MB of modules", lambda: f'{{"lsm":{many("1", 16 * MB)}}}', TOO_MANY),
     _answer("modules", lambda: f'{{"lsm":{many("1", 16 * MB, each=17)}}}', f"os: {FIELD}"),
-    _answer("profiles", lambda: f'{{"apparmor":{{"profiles":{keys(800_000)}}}}}', "and 17 more"),
+    _answer("profiles", lambda: f'{{"apparmor":{{"profiles":{keys(800_000)}}}}}', "and 20 more"),
     _answer("keys", lambda: keys(800_000), "expected at most 100 keys"),
     _answer("the user", lambda: f'{{"groups":{sparse(16)}}}', "groups.0: Input", "probe", ProbedUser),
     _answer("a script", lambda: f'{{"runs":{sparse(16)}}}', "runs.0.command", "run_script", ScriptRuns),
