@@ -24,9 +24,6 @@ def boxes(home: Path, images: str | None, record_property: Callable[[str, object
 
 @pytest.fixture
 def host_folder() -> Iterator[Path]:
-    """A folder for volumes, below the user's home.
-
-    Under the jailer of boxlite 0.10.8, a volume below /tmp is not found: the sandbox has a /tmp of its own.
-    """
+    """A folder for volumes, below the user's home: the jailer's sandbox has a /tmp of its own."""
     with TemporaryDirectory(prefix="volumes-", dir=Path.home()) as folder:
         yield Path(folder)
