@@ -382,7 +382,7 @@ def test_logins_get_no_session_of_logind(tmp_path: Path) -> None:
     knob(tmp_path, "session", {"kind": "none"}, {"systemctl": 'echo "$@" >"$FOLDER/asked"'})
     text = (tmp_path / "etc/pam.d/common-session").read_text()
     assert text == "session required pam_unix.so\n#-session optional pam_systemd.so\n"
-    assert (tmp_path / "asked").read_text() == "stop user@*.service user-runtime-dir@*.service\n"
+    assert (tmp_path / "asked").read_text() == "stop user@*.service\n"
 
 
 def test_the_filter_refuses_user_namespaces_and_nothing_else_of_clone(tmp_path: Path) -> None:
