@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from lab.base.paths import find_definitions
+from lab.catalog.definitions import CloudImage, DebianImage
 from lab.catalog.toml import Definition, read_table, validate_table
 from lab.record import Omission
 
@@ -67,3 +68,10 @@ def load_debian_packages() -> DebianPackages:
     """Read the table. Raises UsageError if it is wrong."""
     file = find_packages_file()
     return validate_table(file, read_table(file), DebianPackages)
+
+
+def list_image_omissions(image: DebianImage | CloudImage) -> list[Omission]:
+    """List what a guest lacks beside a fresh installation: nothing if the image is the distribution's own."""
+    if not isinstance(image, DebianImage):
+        return []
+    return list(load_debian_packages().list_omissions(image.suite, image.packages))

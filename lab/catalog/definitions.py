@@ -16,12 +16,11 @@ from lab.base.architecture import ARCHITECTURES, Architecture, get_guest_archite
 from lab.base.errors import UsageError
 from lab.base.files import clean_text
 from lab.base.paths import PACKAGE
-from lab.catalog.debian_packages import load_debian_packages
 from lab.catalog.kernels import Kernel
 from lab.catalog.knob import Conflict, Knob
 from lab.catalog.knobs import KINDS
 from lab.catalog.toml import Definition
-from lab.record import AT, Expectation, Needs, Omission, strip_kernel
+from lab.record import AT, Expectation, Needs, strip_kernel
 
 # Joins the names of variants that are combined on a guest.
 AND = "+"
@@ -186,11 +185,6 @@ class DebianImage(Definition):
         """Where the image comes from, as text for users."""
         return f"built from Debian {self.suite} packages" + (f" with {self.kernel.name}" if self.kernel else "")
 
-    @property
-    def omissions(self) -> list[Omission]:
-        """What the guest lacks beside a fresh Debian."""
-        return list(load_debian_packages().list_omissions(self.suite, self.packages))
-
 
 class Firmware(StrEnum):
     """The firmware that starts the disk's own boot loader."""
@@ -313,11 +307,6 @@ class CloudImage(Definition):
     def origin(self) -> str:
         """Where the image comes from, as text for users."""
         return self.address or f"{self.url} (no build is pinned yet)"
-
-    @property
-    def omissions(self) -> list[Omission]:
-        """What the guest lacks beside a fresh installation: nothing, since it is the distribution's own."""
-        return []
 
     def _filled(self, text: str) -> str | None:
         if self.build is None:

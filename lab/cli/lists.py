@@ -13,6 +13,7 @@ from rich.table import Table
 from lab import catalog, causes, plan
 from lab.base.errors import UsageError
 from lab.catalog import Catalog, remedies
+from lab.catalog.debian_packages import list_image_omissions
 from lab.cli import COMPLETE, options, output
 from lab.record import ExperimentPolicy, RunOptions
 from lab.report.site.charts import format_duration
@@ -30,7 +31,7 @@ def list_rows(kind: str, definitions: Catalog) -> list[dict[str, Any]]:
                     "title": guest.title,
                     "arch": guest.arch,
                     "image": guest.image.origin,
-                    "omissions": [omission.model_dump() for omission in guest.image.omissions],
+                    "omissions": [omission.model_dump() for omission in list_image_omissions(guest.image)],
                 }
                 for name, guest in definitions.guests.items()
             ]

@@ -17,6 +17,7 @@ from lab.base.paths import Paths
 from lab.base.wait import DeadlineExpired, Stopwatch
 from lab.builds import Build, elf
 from lab.catalog import Guest
+from lab.catalog.debian_packages import list_image_omissions
 from lab.guest import deploy, programs, ready, variant
 from lab.guest.agent import AgentLost
 from lab.guest.session import Session
@@ -342,7 +343,7 @@ class RunningLane:
         return LaneRecord(
             guest=self.lane.guest.name,
             image=self.lane.image.manifest.disk_sha256,
-            omissions=self.lane.guest.image.omissions,
+            omissions=list_image_omissions(self.lane.guest.image),
             fork=FORKED if any(deployed.checkpoint for deployed in self._deployed.values()) else COLD,
             network=self.lane.network,
             note=self.note,
