@@ -112,8 +112,9 @@ def test_as_many_processes_as_a_box_needs_are_started_and_ended(monkeypatch: pyt
     refused = start()
     assert (refused["status"], refused["stderr"]) == (errno.EAGAIN, "Resource temporarily unavailable")
     assert len(children) == 3
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    for child in children:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(child, os.WNOHANG)
 
 
 def test_the_label_of_bubblewrap_is_read_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -485,8 +486,13 @@ def test_a_process_is_moved_to_a_control_group_of_its_own_and_nothing_is_left(
     put(tmp_path, {"cgroup.controllers": "cpu"})
     monkeypatch.setitem(own_cgroup.__globals__, "CGROUPS", str(tmp_path))
     monkeypatch.setitem(own_cgroup.__globals__, "USER_MANAGER", "/nowhere")
-    mkdir, rmdir = os.mkdir, os.rmdir
+    mkdir, rmdir, os_fork = os.mkdir, os.rmdir, os.fork
     moved: list[str] = []
+    children: list[int] = []
+
+    def fork() -> int:
+        children.append(os_fork())
+        return children[-1]
 
     def make_group(path: str) -> None:
         mkdir(path)
@@ -508,6 +514,7 @@ def test_a_process_is_moved_to_a_control_group_of_its_own_and_nothing_is_left(
 
     monkeypatch.setattr(os, "mkdir", make_group)
     monkeypatch.setattr(os, "rmdir", remove_group)
+    monkeypatch.setattr(os, "fork", fork)
     done = own_cgroup()
     assert done["command"] == ["move a process to", f"{tmp_path}/.lab-probe"]
     if writable:
@@ -517,8 +524,10 @@ def test_a_process_is_moved_to_a_control_group_of_its_own_and_nothing_is_left(
         assert (done["status"], done["stderr"]) == (errno.EISDIR, refusal)
     assert bool(moved) is writable
     assert [file.name for file in tmp_path.iterdir()] == ["cgroup.controllers"]
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    for child in children:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(child, os.WNOHANG)
+    assert len(children) == 1
     (tmp_path / "cgroup.controllers").unlink()
     assert own_cgroup()["status"] is None
 
