@@ -50,16 +50,20 @@ class Cgroup(TableKnob):
     def why_not(self, facts: Facts) -> str | None:
         if facts.cgroup != "v2":
             return "has no cgroup v2, and systemd gives users control groups of version 2 only"
-        return None if _has_user_managers(facts) else "gives its users no control groups to begin with"
+        return None if has_user_managers(facts) else "gives its users no control groups to begin with"
 
     def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
         controllers = user.context.delegated
         return [f"the suite's user was given the controllers {' '.join(controllers)}"] if controllers else []
 
 
-def _has_user_managers(facts: Facts) -> bool:
+# The kernel's argument in a guest that takes the service managers from its users.
+NO_MANAGER = "systemd.mask=user@.service"
+
+
+def has_user_managers(facts: Facts) -> bool:
     """Whether systemd starts a service manager for a user who logs in; the twin of WSL2 masks its unit."""
-    return facts.login_sessions and "systemd.mask=user@.service" not in facts.command_line.split()
+    return facts.login_sessions and NO_MANAGER not in facts.command_line.split()
 
 
 # The permission bits that let everyone read and write.
@@ -170,7 +174,7 @@ class SuiteSession(TableKnob):
     def why_not(self, facts: Facts) -> str | None:
         if not facts.systemd:
             return "has no systemd"
-        if self.kind in OF_USER_MANAGER and not _has_user_managers(facts):
+        if self.kind in OF_USER_MANAGER and not has_user_managers(facts):
             return "starts no service manager for a user who logs in"
         if self.kind == "none" and not facts.login_sessions:
             return "gives its users no sessions to begin with"
@@ -216,7 +220,9 @@ class SuiteSession(TableKnob):
         return ["lab-session"] if self.kind in ("user-unit", "cron", "init-scope") else []
 
     def units(self) -> list[str]:
-        return ["user@*.service"] if self.kind in OF_USER_MANAGER else ["cron.service", "crond.service"]
+        if self.kind in OF_USER_MANAGER:
+            return ["user@*.service"]
+        return ["cron.service", "crond.service"] if self.kind == "cron" else []
 
 
 # Since this version bubblewrap calls openat2 (see its NEWS), which RestrictSUIDSGID= denies.

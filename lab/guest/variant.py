@@ -12,6 +12,7 @@ from typing import Any
 from lab.base.errors import LabError
 from lab.base.files import clean_text, cut_text
 from lab.catalog import Variant
+from lab.catalog.confinement import has_user_managers
 from lab.guest.programs import RemoteFailed, check_reply
 from lab.guest.session import ADMIN, SUITE, Session, User
 from lab.probes import Facts, ProbedUser, SuiteUser, script
@@ -22,8 +23,6 @@ MOUNTS = ("/home", "/tmp")  # noqa: S108
 # login becomes a session.
 JOURNAL_FILE = "journal.log"
 LOGIN_UNITS = ("user@*.service", "systemd-logind.service")
-# The kernel's argument in a guest that takes the service managers from its users.
-NO_MANAGER = "systemd.mask=user@.service"
 # As many as the kernel's generator has for a key.
 SEED_BYTES = 32
 # Major and minor version.
@@ -180,6 +179,6 @@ def _find_session_faults(facts: Facts, user: SuiteUser) -> list[str]:
     session = user.context.session
     if session.kind != "login":
         return [f"the login of the suite's user is no session of logind but: {session.kind}"]
-    if session.manager or NO_MANAGER in facts.command_line.split():
+    if session.manager or not has_user_managers(facts):
         return []
     return ["the service manager of the suite's user does not answer"]

@@ -10,11 +10,10 @@ import pytest
 from lab import catalog
 from lab.base.errors import UsageError
 from lab.catalog import Variant, knobs
-from lab.catalog.confinement import ContainerKind, ServiceSetting
+from lab.catalog.confinement import NO_MANAGER, ContainerKind, ServiceSetting
 from lab.catalog.knobs import AppArmor, Profile, Sysctl
 from lab.guest.programs import Call, Keep, RemoteFailed, read_sources, refuse_file
 from lab.guest.variant import (
-    NO_MANAGER,
     CellStart,
     NotInEffect,
     begin_cell,

@@ -221,6 +221,17 @@ def test_a_login_that_is_no_session_in_a_guest_as_installed_is_told_with_its_jou
     assert "'--unit=user@*.service' --unit=systemd-logind.service" in command
 
 
+def test_the_journal_of_cron_is_shown_for_a_job_of_cron_alone() -> None:
+    guest, fault = FakeSession(), NotInEffect("variant not in effect: the suite would run in /")
+    guest.answers["journalctl"] = Output(0, "cron.service: Failed to start.\n", "")
+    variants = catalog.load_catalog().variants
+    for name in ("session-init-scope", "session-none"):
+        assert explain_not_in_effect(guest, variants[name], fault) is fault
+    assert guest.commands == []
+    assert explain_not_in_effect(guest, variants["session-cron"], fault).evidence
+    assert "--unit=cron.service --unit=crond.service" in guest.commands[0]
+
+
 def test_a_cold_lane_takes_no_checkpoint_and_runs_its_cell_as_it_is(bench: Bench) -> None:
     bench.lane.network = Network.OPEN
     served = bench.service(cold=True, builds=2, stores=False)
