@@ -118,7 +118,8 @@ def find_stored_build(paths: Paths, text: str | None = None) -> Build | None:
     release = wheels.choose_release(
         word, wheels.list_stored_releases(paths), f"the cache {wheels.get_wheel_store(paths)}"
     )
-    return Wheel.release(release).with_suite(suite or "jailer")
+    build = Wheel.release(release)
+    return build.with_suite(suite) if suite else build
 
 
 def find_previous_release(build: Build) -> Build:
@@ -148,7 +149,8 @@ def find_previous_release(build: Build) -> Build:
 
 def format_argument(record: BuildRecord) -> str:
     """What `--build` takes to name the build of a record again."""
-    return record.version if record.source == INDEX else record.source
+    text = record.version if record.source == INDEX else record.source
+    return f"{text}{SUITE_WORD}{record.suite}" if record.suite in Wheel.more_suites else text
 
 
 def format_build_options(records: Iterable[BuildRecord]) -> str:

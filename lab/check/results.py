@@ -118,7 +118,9 @@ class Results:
                 version = Version(record.version if record else name)
             except InvalidVersion:
                 version = Version("0")
-            return version, record is not None and record.source == "PyPI", name
+            # With another suite than the usual one, a release has another name than its version.
+            is_release = record is not None and record.source == "PyPI" and name == record.version
+            return version, is_release, name
 
         return sorted({build for _, _, build in self.cells}, key=rank, reverse=True)
 

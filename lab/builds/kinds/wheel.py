@@ -84,7 +84,7 @@ class Wheel(PytestTests):
 
     @property
     def source(self) -> str:
-        return str(self.path or INDEX) if self.suite.name not in self.more_suites else str(self.argument)
+        return str(self.path or INDEX)
 
     def check(self, paths: Paths) -> None:
         # Whoever stored wheels of a release had found it. A lock may be there without any.

@@ -161,6 +161,9 @@ def test_another_suite_makes_another_build_that_its_argument_names_again(wheel: 
         usual = builds.resolve_build(text)
         other = builds.resolve_build(f"{text},suite=lifecycle")
         assert (other.name, other.suite.name) == (f"lifecycle-{usual.name}", "lifecycle")
+        # Where it is from is the same, and the record names its suite beside that.
+        assert other.source == usual.source
+        assert builds.format_argument(other.record()) == other.argument
         assert (other.version, usual.suite.name) == (usual.version, "jailer")
         assert builds.choose_suites(usual, "all") == [usual, other]
         assert builds.choose_suites(usual, "lifecycle") == builds.choose_suites(other, None) == [other]
