@@ -86,6 +86,8 @@ class Variant(Definition):
             raise ValueError(f"turns must hold causes and {PASS!r}; found {unknown[0]!r}")
         if self.brings not in (None, *causes.list_causes()):
             raise ValueError(f"brings must be a cause; found {self.brings!r}")
+        if empty := [name for name, knob in self.knobs.items() if not knob.given()]:
+            raise ValueError(f"[{empty[0]}] sets nothing; name a setting, or leave the table out")
         return self
 
     @property
