@@ -112,9 +112,6 @@ class BoxGroups(Entry):
 
     caller: Text
     box: Texts = Field(description="Those of the processes of the box, each once.")
-    warnings: Texts = Field(
-        default_factory=list, description="What boxlite warns of in the logs of the box, without the time."
-    )
 
 
 class Outcome(StrEnum):

@@ -90,7 +90,7 @@ def box_processes(box_id: str) -> list[int]:
     return sorted(bearing)
 
 
-def record_groups(keep: Callable[[str, object], None], home: Path, box_id: str) -> None:
+def record_groups(keep: Callable[[str, object], None], box_id: str) -> None:
     """Have the control groups of this process and of a box kept in the test's result."""
     groups = {}
     for pid in box_processes(box_id):
@@ -99,8 +99,7 @@ def record_groups(keep: Callable[[str, object], None], home: Path, box_id: str) 
         except OSError:  # It ended.
             continue
     caller = Path("/proc/self/cgroup").read_text().strip()
-    of_box = [group.replace(box_id, "BOX") for group in groups]
-    keep("groups", {"caller": caller, "box": of_box, "warnings": warnings(home, box_id)})
+    keep("groups", {"caller": caller, "box": [group.replace(box_id, "BOX") for group in groups]})
 
 
 def protection(pid: int, home: Path, box_id: str) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class Boxes:
 
     def record_groups(self, box_id: str) -> None:
         """Keep the control groups of a running box and of this process."""
-        outside.record_groups(self.record, self.home, box_id)
+        outside.record_groups(self.record, box_id)
 
     def list_remains(self, box_id: str) -> list[str]:
         """What is left of a removed box, besides logs: processes, files, sockets.
