@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from packaging.version import Version
+
 from lab import causes
 from lab.base.files import clean_text
 from lab.catalog import remedies
@@ -29,7 +31,7 @@ from lab.record import Confidence, FoundCause
 PERMISSION_DENIED = os.strerror(errno.EACCES)
 # The platform tag of boxlite's wheels for Linux is manylinux_2_28. On 1 December 2026 the package index had 253
 # files of its 16 releases: each for this glibc or for macOS, none for musl, and none to compile.
-OLDEST_GLIBC = "2.28"
+OLDEST_GLIBC = Version("2.28")
 
 
 class HostOutlook(StrEnum):
@@ -167,15 +169,12 @@ def judge_host(report: HostReport, published: Published) -> HostAnswer:
 
 def explain_missing_wheel(facts: Facts) -> str | None:
     """Why pip finds no wheel of boxlite for a host's C library; None if it finds one."""
-    glibc, needed = parse_version(facts.glibc), parse_version(OLDEST_GLIBC)
+    glibc = parse_version(facts.glibc)
     if glibc is None:
         return f"boxlite's wheels are for glibc {OLDEST_GLIBC} or newer, and this host has another C library"
-    assert needed
-    return (
-        f"boxlite's wheels are for glibc {OLDEST_GLIBC} or newer, not for {facts.glibc}"
-        if glibc < needed
-        else None
-    )
+    if glibc < OLDEST_GLIBC:
+        return f"boxlite's wheels are for glibc {OLDEST_GLIBC} or newer, not for {facts.glibc}"
+    return None
 
 
 def diagnose(report: HostReport) -> list[FoundCause]:

@@ -196,7 +196,7 @@ def works(
     report: Report,
     system: str | None = None,
     version: str | None = None,
-    machine: str | None = None,
+    arch: str | None = None,
     twin: str | None = None,
 ) -> Observation:
     """Look whether every test passes. `twin` is the guest with traits of a system that the lab cannot get."""
@@ -204,8 +204,8 @@ def works(
         raise NothingShown(f"the lab cannot get that system; the guest {twin} has traits of it, and is not it")
     _check_system(cell, system, version, or_newer=True)
     names = {name: row.name for row in ARCHITECTURES.values() for name in (row.name, row.debian)}
-    if machine and _facts(cell).arch != names.get(machine.lower()):
-        raise NothingShown(f"only a guest of {machine} shows it; --guest names a guest")
+    if arch and _facts(cell).arch != names.get(arch.lower()):
+        raise NothingShown(f"only a guest of {arch} shows it; --guest names a guest")
     if cell.result.status.passed:
         subjects = dict.fromkeys(test.subject for test in cell.result.tests if test.subject)
         about = f", and they are about {' and '.join(subjects)}" if subjects else ""

@@ -48,7 +48,7 @@ MOST, MOST_READ = 200, 1_000
 BY_SIGNAL = 128
 SIGNALS = {one.value: one.name for one in signal.Signals}
 # The tests of the lab's own suite.
-SUITE = tuple(subjects.read_suite(subjects.USUAL_SUITE)["tests"])
+SUITE = tuple(subjects.read_suite(subjects.WHEEL_SUITES[0])["tests"])
 # At most so many lines are one wrapped line of the audit log.
 MOST_WRAPPED = 8
 

@@ -346,7 +346,7 @@ os.execvp(command[0], command)
 """
 
 
-def write_service_command(start):
+def render_service_command(start):
     """The text of a command that runs another one in a systemd service; `start` begins its command line."""
     return SERVICE.replace("START", start)
 
@@ -358,7 +358,7 @@ def service(settings):
     """
     properties = ["--property=%s=%s" % item for item in settings.items()]
     start = '["sudo", "-n", "systemd-run", "--uid=%%d" %% os.getuid(), *%r]' % properties
-    make_command("lab-service", write_service_command(start), "/usr/bin/systemd-run")
+    make_command("lab-service", render_service_command(start), "/usr/bin/systemd-run")
 
 
 # The control group of systemd itself.
@@ -435,7 +435,7 @@ def session(settings):
     """
     kind = settings["kind"]
     if kind == "user-unit":
-        write_command("lab-session", write_service_command('["systemd-run", "--user"]'))
+        write_command("lab-session", render_service_command('["systemd-run", "--user"]'))
     elif kind == "init-scope":
         make_command("lab-session", IN_INIT_SCOPE, "/usr/bin/tee")
     elif kind == "cron":
