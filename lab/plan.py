@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
 from lab import causes
@@ -247,19 +248,23 @@ class Shard:
     def _all(self, cells: Sequence[Cell], options: RunOptions) -> list[list[Cell]]:
         """All shards of a plan. Every cell is in exactly one shard; shards take about the same time.
 
-        A shard is a contiguous piece of the plan, so that few shards boot the same guest. The split does not
-        depend on the host: the same command line gives the same shards everywhere.
+        A shard is a contiguous piece of the plan. If the plan has enough guests, it is cut only between them:
+        no guest is booted for two shards. The split does not depend on the host: the same command line gives
+        the same shards everywhere.
         """
         shards: list[list[Cell]] = [[] for _ in range(self.count)]
-        typical = [cell.typical_seconds(options) for cell in cells]
+        pieces = [list(of_guest) for _, of_guest in groupby(cells, key=lambda cell: cell.guest.name)]
+        if len(pieces) < self.count:
+            pieces = [[cell] for cell in cells]
+        typical = [sum(cell.typical_seconds(options) for cell in piece) for piece in pieces]
         total, seconds_so_far, number = sum(typical), 0.0, 0
-        for cells_to_come, cell, seconds in zip(range(len(cells), 0, -1), cells, typical, strict=True):
+        for pieces_to_come, piece, seconds in zip(range(len(pieces), 0, -1), pieces, typical, strict=True):
             middle = seconds_so_far + seconds / 2
             seconds_so_far += seconds
-            # Leave no shard empty if there are enough cells: skip none, and keep a cell for each that is left.
-            by_time = max(int(middle / total * self.count) + 1, self.count - cells_to_come + 1)
+            # Leave no shard empty if there are enough pieces: skip none, and keep one for each that is left.
+            by_time = max(int(middle / total * self.count) + 1, self.count - pieces_to_come + 1)
             number = min(by_time, number + 1)
-            shards[number - 1].append(cell)
+            shards[number - 1] += piece
         return shards
 
     def record(self, cells: Sequence[Cell], options: RunOptions) -> ShardRecord:

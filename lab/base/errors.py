@@ -47,6 +47,10 @@ class ImageNotAvailable(LabError):
     """A guest's image is not available on this host. The lab is not at fault, and a retry does not help."""
 
 
+class UserCannotBuild(ImageNotAvailable):
+    """The user of the lab is not allowed to build the image; running the cells again changes nothing."""
+
+
 class NotPublished(ImageNotAvailable):
     """A server answered that it has no such file."""
 

@@ -64,8 +64,8 @@ class Source:
 class NewestResult:
     """The newest result of a cell that says something about boxlite, or the newest at all.
 
-    `later` are its results in runs that started later and could not run it, `older` those in runs that started
-    before, each the newest first.
+    `later` are its results in runs that started later and had no guest for it, `older` those in runs that
+    started before, each the newest first.
     """
 
     cell: CellResult
@@ -157,7 +157,7 @@ def choose_newest_results(sources: Sequence[Source]) -> Results:
     of_cells = group_values((identify_cell(cell), (cell, source)) for cell, source in pairs)
     newest = {}
     for key, results in sorted(of_cells.items()):
-        ran = (number for number, (cell, _) in enumerate(results) if not cell.status.could_not_run)
+        ran = (number for number, (cell, _) in enumerate(results) if not cell.lacked_guest)
         number = next(ran, 0)
         cell, source = results[number]
         newest[key] = NewestResult(cell, source, tuple(results[:number]), tuple(results[number + 1 :]))

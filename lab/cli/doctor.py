@@ -364,7 +364,7 @@ REQUIREMENTS = (
     Requirement(
         "SELinux labels",
         _labels,
-        "run the lab as root for these guests; their cells are not run otherwise",
+        "run the lab as root for these guests; their cells are n/a otherwise",
         is_labelled,
         of_users=True,
     ),

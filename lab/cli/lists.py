@@ -113,6 +113,8 @@ def print_cells(cells: Sequence[plan.Cell], options: RunOptions) -> None:
     columns = [True, True, several, True, reasons, True]
     output.print_rows([list(compress(row, columns)) for row in rows])
     # Not on standard output, which is the table alone.
+    guests = list(dict.fromkeys(cell.guest.name for cell in cells))
+    output.print_warning(f"guests: {len(guests)} ({', '.join(guests)})")
     output.print_warning(f"time: {_time(cells, options)}")
 
 

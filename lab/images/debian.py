@@ -10,7 +10,7 @@ from pathlib import Path
 from lab.base import archives, host_table, process, scratch
 from lab.base.activity import Progress, Task
 from lab.base.architecture import X86_64, Architecture
-from lab.base.errors import ImageNotAvailable, LabError, format_error
+from lab.base.errors import ImageNotAvailable, LabError, UserCannotBuild, format_error
 from lab.base.files import open_regular
 from lab.base.paths import find_definitions
 from lab.catalog import DebianImage, kernels
@@ -80,13 +80,13 @@ def build_image(
     timeout: float,
     architecture: Architecture = X86_64,
 ) -> None:
-    """Build the image's files in `out`. Raises ImageNotAvailable, LabError.
+    """Build the image's files in `out`. Raises UserCannotBuild, ImageNotAvailable, LabError.
 
     An ordinary user needs an entry in /etc/subuid and a host that allows user namespaces. SELinux guests need
     root, because the kernel lets only root set the attribute `security.selinux`.
     """
     if image.selinux and os.geteuid() != 0:
-        raise ImageNotAvailable(
+        raise UserCannotBuild(
             f"only root can set SELinux labels on files, so this user cannot build {image.suite} with SELinux",
             hint="run the lab as root for this guest, or leave this guest out",
         )

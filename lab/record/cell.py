@@ -382,6 +382,12 @@ class CellResult(FrozenEntry):
         return f"{self.guest}/{self.variant}/{self.build}"
 
     @property
+    def lacked_guest(self) -> bool:
+        """Whether no guest decided this: the cell could not run, or the lab's user cannot build the guest."""
+        is_unasked = self.status is Status.NOT_APPLICABLE and self.facts is None
+        return self.status.could_not_run or is_unasked
+
+    @property
     def guest_argument(self) -> str:
         """What names the guest on a command line, with its kernel."""
         return f"{strip_kernel(self.guest)}{AT}{self.kernel}" if self.kernel else self.guest

@@ -151,5 +151,7 @@ LOOKS = {
     Status.NOT_RUN: Look("magenta", "untested", "not tested"),
     Status.XFAIL: Look("yellow", "blocked", "boxlite failed as expected, for the expected cause"),
     Status.PASS: Look("green", "works", "every test passed"),
-    Status.NOT_APPLICABLE: Look("dim", "untested", "does not apply to this guest: not tested"),
+    Status.NOT_APPLICABLE: Look(
+        "dim", "untested", "does not apply to this guest, or this user cannot build it: not tested"
+    ),
 }

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from lab.base import process
 from lab.base.activity import CancelToken
-from lab.base.errors import ImageNotAvailable, LabError
+from lab.base.errors import ImageNotAvailable, LabError, UserCannotBuild
 from lab.base.files import clean_text
 from lab.plan import Cell, PlannedRun
 from lab.record import CellHistory, CellResult, CellTrials, RemedyResult, RunResult, Status
@@ -104,11 +104,15 @@ class Decisions:
             self.decide(ticket, ticket.cell.result(status, reason=reason))
 
     def decide_without_image(self, tickets: Iterable[Ticket], guest: str, error: LabError) -> None:
-        """Decide the cells of a guest that has no image. Raises ResultsNotWritten."""
+        """Decide the cells of a guest that has no image. Raises ResultsNotWritten.
+
+        Cells of a guest that the user cannot build are `n/a`: a baseline holds that, and a gate is complete.
+        """
         if isinstance(error, ImageNotAvailable):
             # Each cell of the row shows the reason; the next step is told once.
             self.observer.note(f"{guest}: {error}")
-            self.decide_all(tickets, Status.NOT_RUN, f"{NO_IMAGE}: {error.args[0]}")
+            status = Status.NOT_APPLICABLE if isinstance(error, UserCannotBuild) else Status.NOT_RUN
+            self.decide_all(tickets, status, f"{NO_IMAGE}: {error.args[0]}")
         else:
             self.decide_all(tickets, Status.ERROR, str(error))
 

@@ -8,6 +8,7 @@ import pytest
 
 from lab import catalog, plan
 from lab.base.errors import UsageError
+from lab.base.files import group_values
 from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
 from lab.record import ExperimentPolicy, RunOptions, Status
@@ -158,12 +159,25 @@ def shards(cells: Sequence[plan.Cell], count: int, **options: Any) -> list[list[
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 39, 97, 1000])
-def test_the_shards_one_after_another_are_the_plan_and_even_but_for_one_cell(count: int) -> None:
+def test_the_shards_one_after_another_are_the_plan_and_even_but_for_one_guest_or_one_cell(count: int) -> None:
     parts = shards(WHOLE, count)
     assert [cell for shard in parts for cell in shard] == WHOLE
     times = [sum(cell.typical_seconds() for cell in shard) for shard in parts]
-    longest = max(cell.typical_seconds() for cell in WHOLE)
-    assert max(times) - sum(times) / count <= longest
+    guests = group_values((cell.guest.name, cell.typical_seconds()) for cell in WHOLE)
+    pieces = guests.values() if count <= len(guests) else [[cell.typical_seconds()] for cell in WHOLE]
+    assert max(times) - sum(times) / count <= max(map(sum, pieces))
+
+
+@pytest.mark.parametrize("set_name", KNOWN.sets)
+def test_no_guest_is_in_two_shards_and_no_shard_without_one_while_there_are_as_many_guests(
+    set_name: str,
+) -> None:
+    choice = plan.choose_cells(KNOWN, set_name=set_name)
+    for count in range(1, len(choice.guests) + 1):
+        parts = shards(choice.cells([RELEASE, OLDER]), count)
+        booted = [list(dict.fromkeys(cell.guest.name for cell in shard)) for shard in parts]
+        assert [name for shard in booted for name in shard] == [guest.name for guest in choice.guests]
+        assert all(booted)
 
 
 def test_no_shard_is_empty_while_there_are_as_many_cells() -> None:

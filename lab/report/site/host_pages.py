@@ -13,7 +13,7 @@ from lab.check import published
 from lab.check.distributions import CellAnswer, CellTrial, make_setting_id
 from lab.check.results import STOCK, AnswerKind, Results, Source, format_cell_page
 from lab.probes import script
-from lab.record import CellResult, Status
+from lab.record import CellResult
 from lab.report import markdown_pages, protection, run_notes
 from lab.report.site.model import NOT_IN_USE, History, HistoryCell, Site, list_components
 from lab.report.site.page import Output, Page, TextFile
@@ -113,8 +113,7 @@ def short(answer: CellAnswer) -> str:
             return "blocked, has a cure" if answer.cures else "blocked"
         case AnswerKind.UNTESTED:
             # n/a is a decision: the setting does not exist on this system.
-            na = answer.result is not None and answer.result.cell.status is Status.NOT_APPLICABLE
-            return "does not apply" if na else "not tested"
+            return "does not apply" if answer.result and not answer.result.cell.lacked_guest else "not tested"
     return "works" if answer.kind is AnswerKind.WORKS else "works sometimes"
 
 

@@ -415,7 +415,9 @@ def test_a_list_says_beside_the_table_what_the_cells_may_take(
 ) -> None:
     printed = run_lab(0, *TWO_CELLS, "--build", "0.10.8", *more, "--list")
     # 45 s to bring the machine up, and 45 and 20 s for a cell that passes and one that is blocked.
-    assert printed.err == f"time: about 1 min 50 s under emulation, one cell after another{trials}\n"
+    assert printed.err == (
+        f"guests: 1 (debian-13)\ntime: about 1 min 50 s under emulation, one cell after another{trials}\n"
+    )
     assert len(rows_listed(printed.out)) == 3
 
 

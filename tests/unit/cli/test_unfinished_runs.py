@@ -123,6 +123,26 @@ def test_the_line_for_slurm_runs_each_cell_once(home: Path, tmp_path: Path, run_
     assert not home.exists()
 
 
+def test_the_guide_counts_what_shards_boot(home: Path, run_lab: RunLab) -> None:
+    page = " ".join((PACKAGE.parent / "docs" / "guides" / "in-ci.md").read_text().split())
+    [counted] = re.findall(
+        r"The set `ci` .* It has (\d+) guests in (\d+) variants, which are (\d+) cells\.", page
+    )
+    words = ["matrix", "--set", "ci", "--build", "0.10.8", "--list"]
+    whole = listed(run_lab(0, *words))
+    sizes = (len({guest for guest, _ in whole}), len({variant for _, variant in whole}), len(whole))
+    assert sizes == tuple(map(int, counted))
+    [said] = re.findall(
+        r"shards 1/(\d+) to \1/\1 of the set boot (\d+) guest each, shards 1/(\d+) to \3/\3 boot (\d+)\.", page
+    )
+    for count, guests in (said[:2], said[2:]):
+        for number in range(1, int(count) + 1):
+            printed = run_lab(0, *words, "--shard", f"{number}/{count}")
+            booted = list(dict.fromkeys(guest for guest, _ in listed(printed)))
+            assert len(booted) == int(guests)
+            assert f"guests: {guests} ({', '.join(booted)})\n" in printed.err
+
+
 # -- a run that was interrupted goes on as it was begun
 
 

@@ -12,7 +12,7 @@ import pytest
 from lab import catalog
 from lab.base import process
 from lab.base.activity import UNWATCHED, CancelToken, Task
-from lab.base.errors import ImageNotAvailable, LabError
+from lab.base.errors import ImageNotAvailable, LabError, UserCannotBuild
 from lab.base.paths import Paths, find_definitions
 from lab.catalog import DebianImage
 from lab.catalog.debian_packages import UnitGroup, load_debian_packages
@@ -204,7 +204,7 @@ def test_mounts_are_the_build_s_own_where_that_may_be(
 def test_only_root_sets_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(WORKS, tmp_path, monkeypatch)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(ImageNotAvailable, match="only root can set SELinux labels") as error:
+    with pytest.raises(UserCannotBuild, match="only root can set SELinux labels") as error:
         debian.build_image(image_of("debian-13-selinux"), tmp_path, UNWATCHED, timeout=60)
     assert "as root" in (error.value.hint or "")
     assert not (tmp_path / "asked").exists()

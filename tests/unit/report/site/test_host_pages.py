@@ -106,11 +106,14 @@ def test_what_was_not_tested_says_so_and_why(tmp_path: Path) -> None:
         # A Debian with Ubuntu's policy is no Ubuntu.
         blocked("apparmor-userns-nocaps", variant="apparmor-userns-nocaps"),
         a_cell("debian-12", status=Status.NOT_RUN, reason="the image cannot be downloaded"),
+        a_cell("debian-13-selinux", status=Status.NOT_APPLICABLE, reason="this user cannot build it"),
     )
     ubuntu = page(site, "ubuntu-24.04")
     assert "Not tested" in ubuntu and "no published run has it" in ubuntu and "0.10.8" not in ubuntu
     assert "Not tested" in page(site, "debian-12")
     assert "the image cannot be downloaded" in page(site, "debian-12")
+    assert "this user cannot build it" in page(site, "debian-13")
+    assert "does not apply" not in page(site, "debian-13")
 
 
 def test_a_verified_remedy_is_offered_to_all_guests_that_fail_alike(tmp_path: Path) -> None:

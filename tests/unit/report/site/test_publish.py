@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -174,8 +175,8 @@ def test_an_empty_run_and_a_run_named_twice_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_newest_result_that_says_something_is_published() -> None:
-    def source(day: int, status: Status) -> Source:
-        run = run_of(a_cell(status=status))
+    def source(day: int, status: Status, **more: Any) -> Source:
+        run = run_of(a_cell(status=status, **more))
         started = {"id": str(day), "started": datetime(2026, 11, day, tzinfo=UTC)}
         return Source(run.model_copy(update={"run": run.run.model_copy(update=started)}), Path(str(day)))
 
@@ -185,6 +186,11 @@ def test_the_newest_result_that_says_something_is_published() -> None:
     assert [source.folder.name for _, source in result.later] == ["3"]
     [result] = results.choose_newest_results(sources[:1]).cells.values()
     assert result.cell.status is Status.ERROR
+    # A user who cannot build the guest learned nothing of the cell; a guest that was asked decides it.
+    for more, newest in ({}, Status.PASS), ({"facts": a_facts()}, Status.NOT_APPLICABLE):
+        sources = [source(3, Status.NOT_APPLICABLE, **more), source(2, Status.PASS)]
+        [result] = results.choose_newest_results(sources).cells.values()
+        assert result.cell.status is newest
 
 
 def test_evidence_never_becomes_a_page_of_the_site(tmp_path: Path) -> None:
