@@ -18,6 +18,7 @@ from lab.catalog.definitions import (
     UnsignedChecksums,
     Variant,
     choose_expectation,
+    describe_subjects,
     load_subjects,
 )
 from lab.catalog.loading import (

@@ -468,6 +468,16 @@ def load_subjects() -> dict[str, str]:
     return {name: row["covers"] for name, row in table.items()}
 
 
+def describe_subjects(covered: Collection[str], where: str, failed: Collection[str] = ()) -> str:
+    """Say what passed tests of these subjects show, and which subjects had no test; `where`: in which cells."""
+    subjects = load_subjects()
+    titles = [title for name, title in subjects.items() if name in covered]
+    untested = [name for name in subjects if name not in {*covered, *failed}]
+    if not titles:
+        return "nothing that the lab can name: the record does not say what these tests are about"
+    return f"{'; '.join(titles)}. Not tested {where}: {', '.join(untested)}"
+
+
 class Suite(Definition):
     """The tests that run inside the guest. `tests` names all of them, so that a missing result is noticed.
 

@@ -10,7 +10,7 @@ from packaging.version import Version
 
 from lab import causes
 from lab.base.files import clean_text
-from lab.catalog import remedies
+from lab.catalog import describe_subjects, remedies
 from lab.catalog.remedies import Remedy
 from lab.causes.evidence import Evidence, parse_confining_profile
 from lab.check import settings
@@ -32,6 +32,8 @@ PERMISSION_DENIED = os.strerror(errno.EACCES)
 # The platform tag of boxlite's wheels for Linux is manylinux_2_28. On 1 December 2026 the package index had 253
 # files of its 16 releases: each for this glibc or for macOS, none for musl, and none to compile.
 OLDEST_GLIBC = Version("2.28")
+# The probe without which a box starts all the same: only the end of a box needs its control group.
+GROUP_PROBE = "own_cgroup"
 
 
 class HostOutlook(StrEnum):
@@ -49,12 +51,16 @@ class HostOutlook(StrEnum):
 
 @dataclass(frozen=True)
 class RefusedProbe:
-    """A probe that failed, or that could not be tried: what it tries, and the error."""
+    """A probe that failed, or that could not be tried: what it tries, and the error.
+
+    `about_start`: whether a box starts only where the probe works.
+    """
 
     probe: str
     tries: str
     error: str
     tried: bool
+    about_start: bool
 
 
 @dataclass(frozen=True)
@@ -83,10 +89,24 @@ class ClosestCell:
 
 
 @dataclass(frozen=True)
+class BeyondStart:
+    """Subjects of which tests failed on the tested host that is like this one, though its boxes start.
+
+    `remedy`: the name of one that was verified there; None if there is none.
+    """
+
+    subjects: tuple[str, ...]
+    causes: tuple[str, ...]
+    reasons: tuple[str, ...]
+    remedy: str | None
+
+
+@dataclass(frozen=True)
 class HostAnswer:
     """What to expect of boxlite on a host, why, and what to do.
 
-    `reasons` are sentences that lead to the outcome. `refused` are probes that failed or could not be tried.
+    `reasons` are sentences that lead to the outcome. If boxlite is expected to work, `covers` says what that
+    covers, and `fails` what it does not. `refused` are probes that failed or could not be tried.
     `otherwise` are remedies that change how boxlite or its tests are run, not the host or boxlite's service.
     `cells` are the tested cells of the host's own release and architecture, the closest first, or else those of
     `related` systems: other releases, architectures or distributions with results.
@@ -95,6 +115,8 @@ class HostAnswer:
     system: str
     outcome: HostOutlook
     reasons: tuple[str, ...]
+    covers: str
+    fails: BeyondStart | None
     findings: tuple[FoundCause, ...]
     refused: tuple[RefusedProbe, ...]
     advice: tuple[Advice, ...]
@@ -127,13 +149,16 @@ def judge_host(report: HostReport, published: Published) -> HostAnswer:
     findings = [] if without_wheel else diagnose(report)
     names = [finding.name for finding in findings]
     own_system, related = _alike(report, published)
-    near = _closest_first(report, own_system or related)
+    near = _closest_first(report, list_comparable_cells(own_system or related))
     outcome, reasons = _decide(report, findings, near[0] if near else None, same_system=bool(own_system))
     if without_wheel:
         outcome, reasons = HostOutlook.NOT_APPLICABLE, [without_wheel]
+    covers, fails = "", None
+    if outcome is HostOutlook.WORKS:
+        covers, fails = _describe_coverage(report, near[0].cell, own_system)
     # Cells that these causes block and a verified remedy cures, those of the own system first.
     guests = {close.cell.guest for close in near}
-    cells = _closest_first(report, published.distributions)
+    cells = _closest_first(report, list_comparable_cells(published.distributions))
     cured = [close.cell for close in cells if close.cell.remedy and set(close.cell.causes) == set(names)]
     cured.sort(key=lambda cell: cell.guest not in guests)
     system = report.facts.os
@@ -142,6 +167,8 @@ def judge_host(report: HostReport, published: Published) -> HostAnswer:
         system=f"{name} on {report.facts.arch}",
         outcome=outcome,
         reasons=tuple(reasons),
+        covers=covers,
+        fails=fails,
         findings=tuple(findings),
         refused=tuple(
             RefusedProbe(
@@ -149,6 +176,7 @@ def judge_host(report: HostReport, published: Published) -> HostAnswer:
                 tries=Probes.model_fields[name].description or name,
                 error=clean_text(probe.stderr) or f"exit status {probe.status}",
                 tried=probe.failed,
+                about_start=name != GROUP_PROBE,
             )
             for name, probe in report.probes.by_name().items()
             if not probe.worked
@@ -238,12 +266,26 @@ def _alike(
     return [], []
 
 
-def _closest_first(report: HostReport, distributions: Iterable[PublishedDistribution]) -> list[ClosestCell]:
-    cells = [
-        ClosestCell(cell, settings.compare_report(report, cell.settings))
-        for cell in list_comparable_cells(distributions)
-    ]
-    return sorted(cells, key=lambda close: (close.comparison.distance, close.cell.changed, close.cell.guest))
+def _closest_first(report: HostReport, cells: Iterable[PublishedCell]) -> list[ClosestCell]:
+    closest = [ClosestCell(cell, settings.compare_report(report, cell.settings)) for cell in cells]
+    return sorted(closest, key=lambda close: (close.comparison.distance, close.cell.changed, close.cell.guest))
+
+
+def _describe_coverage(
+    report: HostReport, near: PublishedCell, distributions: Iterable[PublishedDistribution]
+) -> tuple[str, BeyondStart | None]:
+    """Say what tests showed on the nearest host, and on the one like this where suites beyond a start ran."""
+    others = [cell for distribution in distributions for cell in distribution.beyond_start]
+    alike = [close.cell for close in _closest_first(report, others) if not close.comparison.deciding]
+    other = next(iter(alike), None)
+    if other is None:
+        return describe_subjects(near.passed, "there"), None
+    passed = {*near.passed, *other.passed} - {*other.failed}
+    covers = describe_subjects(passed, "there", other.failed)
+    if not other.failed:
+        return covers, None
+    remedy = other.remedy.name if other.remedy else None
+    return covers, BeyondStart(other.failed, other.causes, other.reasons, remedy)
 
 
 def _advise(

@@ -155,6 +155,11 @@ class CellAnswer:
         ]
 
     @property
+    def beyond_start(self) -> "CellAnswer":
+        """The answer of the suites that have no test of a box's start."""
+        return ask(self.results, self.guest, self.variant, about_start=False)
+
+    @property
     def sameness(self) -> tuple[object, ...]:
         """All that a user is told, but for versions."""
         trials = frozenset(
@@ -169,13 +174,14 @@ def _is_about_start(cell: CellResult) -> bool:
     return not subjects or "start" in subjects
 
 
-def ask(results: Results, guest: str, variant: str = STOCK) -> CellAnswer:
+def ask(results: Results, guest: str, variant: str = STOCK, *, about_start: bool = True) -> CellAnswer:
     """Answer for a guest in a variant: from the newest build that ran, or else from the newest at all.
 
-    A suite without a test about the start of a box says nothing here: a box may start, and not stop.
+    Suites with a test about the start of a box answer whether boxlite works; the others (`about_start` is
+    false) what it does beyond that: a box may start, and not stop.
     """
     every = [results.cells.get((guest, variant, build)) for build in results.builds]
-    present = [result for result in every if result and _is_about_start(result.cell)]
+    present = [result for result in every if result and _is_about_start(result.cell) is about_start]
     ran = [result for result in present if AnswerKind.of(result.cell.status) is not AnswerKind.UNTESTED]
     return CellAnswer(results, guest, variant, next(iter([*ran, *present]), None))
 

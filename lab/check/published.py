@@ -10,12 +10,12 @@ from pydantic import AfterValidator, ConfigDict
 
 from lab.base.data import FailFastModel, read_model
 from lab.base.errors import UsageError, format_error
-from lab.base.files import clean_text
+from lab.base.files import clean_text, group_values
 from lab.catalog.knobs import AppArmor
 from lab.check import distributions, results, settings
 from lab.check.distributions import CellAnswer, make_setting_id
 from lab.check.results import STOCK, AnswerKind, Source
-from lab.record import RunResult
+from lab.record import Outcome, RunResult
 from lab.record.folders import find_folder, list_folders, read_past_run
 
 FILE = "published.json"
@@ -51,6 +51,7 @@ class PublishedRemedy(_Data):
 class PublishedCell(_Data):
     """A tested cell: its settings, and the answer for a user.
 
+    `passed` and `failed` are what its tests are about: the subjects of which each test passed, or one failed.
     `changed` is the number of settings in which the cell differs from the same guest as installed. `part` is
     the id of its section in the distribution's page.
     """
@@ -64,6 +65,8 @@ class PublishedCell(_Data):
     headline: Text
     causes: tuple[Text, ...]
     reasons: tuple[Text, ...]
+    passed: tuple[Text, ...]
+    failed: tuple[Text, ...]
     remedy: PublishedRemedy | None
     settings: dict[Text, Text | None]
     changed: int
@@ -73,7 +76,7 @@ class PublishedCell(_Data):
 class PublishedDistribution(_Data):
     """A release of a distribution on one architecture: the answer for it as installed, and its tested cells.
 
-    `page` is its page in the site.
+    `beyond_start` are the cells of suites that have no test of a box's start. `page` is its page in the site.
     """
 
     name: Text
@@ -84,6 +87,7 @@ class PublishedDistribution(_Data):
     reason: Text
     systems: tuple[SystemName, ...]
     cells: tuple[PublishedCell, ...]
+    beyond_start: tuple[PublishedCell, ...]
 
 
 class Rules(_Data):
@@ -176,11 +180,14 @@ def publish_distributions(loaded: Iterable[distributions.TestedDistribution]) ->
             system, _, release = distribution.release.partition("-")
             systems = {SystemName(id=system, version=release, codename=None, arch=distribution.arch)}
         stock = {answer.guest: _settings(answer) for answer in answers if answer.variant == STOCK}
-        cells = [
-            _cell(distribution.guests[answer.guest], answer, stock[answer.guest])
-            for answer in answers
-            if answer.kind is not AnswerKind.UNTESTED
-        ]
+        cells, beyond_start = (
+            [
+                _cell(distribution.guests[answer.guest], answer, stock[answer.guest])
+                for answer in of_suites
+                if answer.kind is not AnswerKind.UNTESTED
+            ]
+            for of_suites in (answers, [answer.beyond_start for answer in answers])
+        )
         models.append(
             PublishedDistribution(
                 name=distribution.name,
@@ -191,6 +198,7 @@ def publish_distributions(loaded: Iterable[distributions.TestedDistribution]) ->
                 reason=distribution.answer.reason,
                 systems=tuple(sorted(systems, key=str)),
                 cells=tuple(cells),
+                beyond_start=tuple(beyond_start),
             )
         )
     return Published(distributions=tuple(models))
@@ -223,6 +231,8 @@ def _cell(system: str, answer: CellAnswer, stock: Mapping[str, settings.Value]) 
             price=" ".join(part.price for part in cure.remedies),
             digests={part.name: part.digest for part in cure.remedies},
         )
+    tests = answer.result.cell.tests if answer.result else []
+    subjects = group_values((test.subject, test.outcome) for test in tests if test.subject)
     return PublishedCell(
         guest=answer.guest,
         system=system,
@@ -233,6 +243,8 @@ def _cell(system: str, answer: CellAnswer, stock: Mapping[str, settings.Value]) 
         headline=answer.headline,
         causes=tuple(cause.name for cause in answer.findings),
         reasons=tuple(answer.results.explanation(cause.name) for cause in answer.findings),
+        passed=tuple(name for name, outcomes in subjects.items() if {*outcomes} == {Outcome.PASS}),
+        failed=tuple(name for name, outcomes in subjects.items() if any(each.is_failure for each in outcomes)),
         remedy=remedy,
         part=make_setting_id(answer.variant) if answer.kind in (AnswerKind.BLOCKED, AnswerKind.TROUBLE) else "",
         settings=values if answer.kind is AnswerKind.WORKS else settings.mark_lowered_limits(values, stock),

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from lab import causes
 from lab.base.files import clean_text, join_lines
-from lab.check.answer import HostAnswer
+from lab.catalog import load_subjects
+from lab.check.answer import BeyondStart, HostAnswer
 from lab.check.published import PublishedCell
 
 WIDTH = 100
@@ -18,14 +19,25 @@ def format_answer(answer: HostAnswer) -> Iterator[str]:
     yield f"{_short(answer.system)}: {answer.outcome}"
     for reason in answer.reasons:
         yield from _item(reason)
+    if answer.covers:
+        yield from _item(f"Tested there: {answer.covers}")
+    if fails := answer.fails:
+        yield from _fails(fails)
     if answer.as_root:
         yield from _item("The probe ran as root. Run it as the user who runs boxlite.")
     all_causes = causes.list_causes()
     for finding in answer.findings:
         yield from _item(f"{finding.name} ({finding.confidence}): {finding.reason}")
         yield from _item(all_causes[finding.name].explanation, mark=" ")
-    for is_refusal, title in ((True, "The probe was refused:"), (False, "The probe could not try:")):
-        if failed := [refused for refused in answer.refused if refused.tried is is_refusal]:
+    kinds = {
+        "The probe was refused:": [each for each in answer.refused if each.tried and each.about_start],
+        "The probe was refused what a box can start without:": [
+            each for each in answer.refused if each.tried and not each.about_start
+        ],
+        "The probe could not try:": [each for each in answer.refused if not each.tried],
+    }
+    for title, failed in kinds.items():
+        if failed:
             yield from ("", title)
         for refused in failed:
             yield from _item(f"{refused.tries.rstrip('.')}: {_short(refused.error)}")
@@ -34,6 +46,16 @@ def format_answer(answer: HostAnswer) -> Iterator[str]:
         yield from _what_to_do(answer)
     yield ""
     yield from _tested(answer)
+
+
+def _fails(fails: BeyondStart) -> Iterator[str]:
+    subjects = load_subjects()
+    failed = "; ".join(subjects.get(name, name) for name in fails.subjects)
+    yield from _item(f"Failed there ({', '.join(fails.causes) or 'cause not known'}): {failed}")
+    for reason in fails.reasons:
+        yield from _item(reason, mark=" ")
+    if fails.remedy:
+        yield from _item(f"{fails.remedy} cures it there: `lab remedies show {fails.remedy}`", mark=" ")
 
 
 def _what_to_do(answer: HostAnswer) -> Iterator[str]:

@@ -10,7 +10,7 @@ from lab import builds
 from lab.base.errors import TRACEBACK_FILE
 from lab.base.files import group_values
 from lab.builds import UNDER_STRESS
-from lab.catalog import load_subjects
+from lab.catalog import describe_subjects
 from lab.record import CellResult, Host, Outcome, RunInfo, RunOptions, RunResult, TestRate
 from lab.report.table import format_count, label_columns_of, list_cells, name_cell
 
@@ -41,12 +41,7 @@ def describe_coverage(cells: Iterable[CellResult]) -> str:
     of_cells = [{test.subject for test in cell.tests if test.outcome is Outcome.PASS} for cell in passed]
     if not of_cells:
         return ""
-    subjects, covered = load_subjects(), set.intersection(*of_cells)
-    titles = [subjects[name] for name in subjects if name in covered]
-    uncovered = [name for name in subjects if name not in covered]
-    if not titles:
-        return "nothing that the lab can name: the record does not say what these tests are about"
-    return f"{'; '.join(titles)}. Not tested in all of these cells: {', '.join(uncovered)}"
+    return describe_subjects(set.intersection(*of_cells), "in all of these cells")
 
 
 # Most repeats that a row names.

@@ -16,7 +16,7 @@ from lab.check.text import format_answer
 from lab.cli import cli
 from lab.probes import Facts, Probes
 from lab.probes.report import HostReport
-from lab.record import CellResult, Confidence, RemedyOutcome, RemedyResult, Status
+from lab.record import CellResult, Confidence, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from tests.builders import ubuntu
 from tests.builders.cells import blocked, changed
 from tests.builders.cells import cell as a_cell
@@ -277,6 +277,57 @@ def test_a_site_says_the_same_as_the_run_it_was_made_of(tmp_path: Path) -> None:
     both = published.load_published([str(site), str(tmp_path / "run")], tmp_path).published
     with_cells = [distribution.name for distribution in both.distributions for _ in distribution.cells]
     assert with_cells == ["debian-13"] * 4
+
+
+def about(build: str, status: Status, **outcomes: Outcome) -> dict[str, Any]:
+    """What a cell has that ran the suite of this build, with one test of each of these subjects."""
+    tests = [TestResult(name=name, outcome=outcome, subject=name) for name, outcome in outcomes.items()]
+    return {"build": build, "status": status, "tests": tests, "facts": facts()}
+
+
+STARTS = about("0.10.8", Status.PASS, start=Outcome.PASS, confinement=Outcome.PASS)
+STOPS = about("lifecycle-0.10.8", Status.PASS, stop=Outcome.PASS, recovery=Outcome.PASS)
+LIVES_ON = about("lifecycle-0.10.8", Status.XFAIL, stop=Outcome.FAIL, recovery=Outcome.PASS)
+SCOPE = context().model_copy(update={"session": session(kind="user unit")})
+REAPED = remedies.find_remedy("user-scope")
+
+
+def test_what_works_covers_is_what_was_tested_on_the_host_that_is_like_this(tmp_path: Path) -> None:
+    starts = a_cell(context=context(), **STARTS)
+    scope = a_cell(variant="session-user-scope", context=SCOPE, **STOPS)
+    # No test of a box's end ran, or none in such a session.
+    for cells in ((starts,), (starts, scope)):
+        answer = check(tmp_path, report(), *cells)
+        assert (answer.outcome, answer.fails) == (WORKS, None)
+        covered, _, untested = answer.covers.partition(". Not tested there: ")
+        assert covered.startswith("a box starts and runs a command; a box is confined")
+        assert {"stop", "recovery"} <= {*untested.split(", ")}
+        assert f"- Tested there: {covered}" in text_of(answer)
+
+
+@pytest.mark.parametrize("is_cured", [True, False])
+def test_what_fails_on_the_host_that_is_like_this_is_not_said_to_work(tmp_path: Path, is_cured: bool) -> None:
+    starts = a_cell(context=context(), **STARTS)
+    trial = RemedyResult(name=REAPED.name, result=RemedyOutcome.VERIFIED, price="x", scripts={})
+    tried = [trial] if is_cured else []
+    lives_on = blocked("cgroup-not-joined", context=context(), remedies=tried, **LIVES_ON)
+    answer = check(tmp_path, report(), starts, lives_on)
+    assert answer.outcome is WORKS
+    text = text_of(answer)
+    assert "boxes are found again after their runtime was killed" in answer.covers
+    assert "stop" not in answer.covers.rpartition(": ")[2].split(", ")
+    assert "- Failed there (cgroup-not-joined): a box that is stopped or removed leaves nothing behind" in text
+    assert "say success while the box lives on" in text
+    assert ("user-scope cures it there: `lab remedies show user-scope`" in text) is is_cured
+
+
+def test_a_probe_that_only_the_end_of_a_box_needs_is_shown_apart(tmp_path: Path) -> None:
+    refusal = {"own_cgroup": probe(13, "[Errno 13] Permission denied")}
+    answer = check(tmp_path, report(probes=refusal))
+    assert answer.outcome is WORKS
+    text = text_of(answer)
+    assert "The probe was refused:" not in text
+    assert "The probe was refused what a box can start without: - Make a control group" in text
 
 
 # -- The command.
