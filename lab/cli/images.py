@@ -13,7 +13,7 @@ from lab import catalog
 from lab.base.activity import UNWATCHED, Progress, Task
 from lab.base.errors import LabError, UsageError
 from lab.base.files import measure_size
-from lab.catalog import Guest
+from lab.catalog import Guest, Pin
 from lab.cli import options, output
 from lab.images import cloud, download, store
 from lab.images.store import BaseImage
@@ -41,17 +41,82 @@ def images_pull(lab: options.Lab, guests: tuple[str, ...], *, update: bool, offl
         raise UsageError("--update and --offline contradict each other", hint="leave one of them out")
     pulled = store.choose_pulled_guests(catalog.load_catalog(), guests)
     needed = [] if offline else [guest for guest in pulled if update or not store.find_image(lab.paths, guest)]
-    # All servers are asked at once: a download would try each of them again and again.
-    unreachable = download.find_unreachable_hosts(store.get_cloud_image(guest).url for guest in needed)
     status = 0
-    for guest in needed:
-        server = urlsplit(store.get_cloud_image(guest).url).netloc
+    for guest in _warn_of_unreachable(needed, prepare_image.WHEN_ABSENT):
+        pulled.remove(guest)
+        status = LabError.exit_status
+    return max(status, _pull_all(lab, pulled, update=update, offline=offline))
+
+
+@images_command.command("pins")
+@click.argument("guests", nargs=-1)
+@click.option(
+    "--renew",
+    is_flag=True,
+    help="Pin the newest build of each image that its distribution signs, or on which its mirrors agree.",
+)
+def images_pins(guests: tuple[str, ...], *, renew: bool) -> int:
+    """List the pinned builds of these guests, or of all guests that have a pin.
+
+    Exit status with --renew: 0 if all pins are the newest, 1 if a pin was changed, 3 if a server could not be
+    asked or its answer could not be verified. Such a pin stays, and the others are renewed all the same.
+    """
+    file, pinned = catalog.find_pins_file(), catalog.load_pins(catalog.find_pins_file())
+    chosen = store.choose_pulled_guests(catalog.load_catalog(), guests or list(pinned))
+    if not renew:
+        rows = [[guest.name, pin.build, pin.date] for guest in chosen if (pin := pinned.get(guest.name))]
+        output.print_rows([["guest", "build", "date"], *rows])
+        return 0
+    unreachable = _warn_of_unreachable(chosen, "run the same command again later; the pin stays as it is")
+    changed, failed = False, bool(unreachable)
+    for guest in chosen:
+        if guest in unreachable:
+            continue
+        image = store.get_cloud_image(guest)
+        if image.builds is None:
+            output.print_line(f"{guest.name}: its server lists no builds; change its pin in {file} by hand")
+            continue
+        try:
+            with output.get_console().status(guest.name):
+                cloud.move_pin(guest, image, UNWATCHED)
+        except LabError as error:
+            output.print_warning(f"lab: {guest.name}: {error}")
+            failed = True
+            continue
+        old, new = pinned.get(guest.name), catalog.load_pins(file)[guest.name]
+        if old != new:
+            output.print_line(f"{guest.name}: {_describe_move(old, new)}")
+            changed = True
+    if changed:
+        output.print_line(f"review and commit {file}")
+    return LabError.exit_status if failed else int(changed)
+
+
+def _describe_move(old: Pin | None, new: Pin) -> str:
+    if old is None:
+        return f"pinned {new.build}"
+    if old.build == new.build:
+        return (
+            f"{new.build} has another digest" if old.digest != new.digest else f"{new.build} has other mirrors"
+        )
+    is_older = cloud.order_build(new.build) < cloud.order_build(old.build)
+    return f"{old.build} -> {new.build}" + (
+        ", which is OLDER: was the other one withdrawn?" if is_older else ""
+    )
+
+
+def _warn_of_unreachable(guests: Sequence[Guest], next_step: str) -> list[Guest]:
+    """Return the guests whose servers cannot be reached, after saying so.
+
+    All servers are asked at once: a download would try each of them again and again.
+    """
+    unreachable = download.find_unreachable_hosts(store.get_cloud_image(guest).url for guest in guests)
+    servers = [(guest, urlsplit(store.get_cloud_image(guest).url).netloc) for guest in guests]
+    for guest, server in servers:
         if server in unreachable:
             reason = f"{server} cannot be reached: {unreachable[server]}"
-            output.print_warning(f"lab: {guest.name}: {reason}\n  next: {prepare_image.WHEN_ABSENT}")
-            pulled.remove(guest)
-            status = LabError.exit_status
-    return max(status, _pull_all(lab, pulled, update=update, offline=offline))
+            output.print_warning(f"lab: {guest.name}: {reason}\n  next: {next_step}")
+    return [guest for guest, server in servers if server in unreachable]
 
 
 @images_command.command("build")

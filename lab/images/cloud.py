@@ -53,9 +53,10 @@ REFUSED = {
 HREF = re.compile(r"""href=["']([^"'?#]+)["']""", re.IGNORECASE)
 BUILD = "{build}"
 PINS_HEADER = """\
-Which build of each published disk the lab boots, so that two maintainers test the same disks.
-`lab images pull --update` moves these pins. A signed disk needs no digest; an unsigned one has the digest on
-which all of its mirrors agreed."""
+# Which build of each published disk the lab boots, so that two maintainers test the same disks.
+# `lab images pins --renew` moves these pins. A signed disk needs no digest; an unsigned one has the digest on
+# which all of its mirrors agreed.
+"""
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,12 @@ def newest_build(url: str, builds: str, task: Task) -> str:
             f"{folder}/ lists no build",
             hint="did the folder move? correct `url` and `builds` in the definition",
         )
-    return max(names, key=lambda build: [(len(digits), digits) for digits in re.findall(r"0*(\d+)", build)])
+    return max(names, key=order_build)
+
+
+def order_build(build: str) -> list[tuple[int, str]]:
+    """Return the key by which names of builds are sorted: by their numbers, however long these are."""
+    return [(len(digits), digits) for digits in re.findall(r"0*(\d+)", build)]
 
 
 def _agreed_digest(url: str, unsigned: UnsignedChecksums, build: str, task: Task) -> str:
@@ -291,12 +297,18 @@ def _write_pin(file: Path, guest: str, pin: Pin) -> None:
             old_pin = pins.get(guest)
             if old_pin and old_pin.model_copy(update={"date": pin.date}) == pin:
                 return
-            document = tomlkit.document()
-            for line in PINS_HEADER.splitlines():
-                document.add(tomlkit.comment(line))
-            for name, entry in sorted({**pins, guest: pin}.items()):
+            document = tomlkit.parse(file.read_text() if file.exists() else PINS_HEADER)
+            if old_pin is None:
                 document.add(tomlkit.nl())
-                document[name] = entry.model_dump(exclude_defaults=True)
+                document[guest] = pin.model_dump(exclude_defaults=True)
+            else:
+                # Comments stay, and so do the lines of everything that did not change.
+                section, values = document[guest], pin.model_dump(exclude_defaults=True)
+                for key in [key for key in section if key not in values]:
+                    del section[key]
+                for key, value in values.items():
+                    if section.get(key) != value:
+                        section[key] = value
             write_atomically(file, tomlkit.dumps(document))
     except OSError as error:
         raise LabError(

@@ -1,8 +1,10 @@
 """Moving the pins of published disks, against a mirror on the loopback interface."""
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +17,7 @@ from lab.base.paths import Paths
 from lab.catalog import Guest, find_pins_file, load_pins, loading
 from lab.images import store
 from lab.images.cloud import move_pin, newest_build
-from tests.builders.mirror import Mirror, SigningKey, cloud, guest, path_of, redirect, serving
+from tests.builders.mirror import Mirror, SigningKey, checksums_path, cloud, guest, path_of, redirect, serving
 from tests.builders.processes import RunLab
 
 Keys = dict[str, SigningKey]
@@ -196,3 +198,95 @@ def test_pull_all_names_servers_that_are_gone(mirror: Mirror, root: Path, home: 
     for name in load_pins(find_pins_file(root)):
         assert f"lab: {name}: {gone.host} cannot be reached: Connection refused\n  next: " in told
     assert "with --offline no server is asked" in told
+
+
+# -- `lab images pins`
+
+
+@pytest.fixture
+def pins(root: Path) -> Path:
+    """The file of pins with two guests: one whose list is signed, and one whose server lists no builds."""
+    file = find_pins_file(root)
+    by_hand = '[amazonlinux-2023]\nbuild = "2023.12.20260909.0"  # by hand\ndate = "2026-11-29"\n'
+    ours = f'["{UBUNTU}"]\n# Why this one.\nbuild = "{OLD}" # ours\ndate = "2026-11-26"\n'
+    file.write_text(f"# A line of ours.\n\n{ours}\n{by_hand}")
+    loading.load_catalog.cache_clear()
+    return file
+
+
+def test_pins_are_listed_and_none_is_changed(pins: Path, mirror: Mirror, run_lab: RunLab) -> None:
+    before = pins.read_text()
+    lines = [line.split() for line in run_lab(0, "images", "pins").out.splitlines()]
+    rows = [[UBUNTU, OLD, "2026-11-26"], ["amazonlinux-2023", "2023.12.20260909.0", "2026-11-29"]]
+    assert lines == [["guest", "build", "date"], *rows]
+    assert (pins.read_text(), mirror.requests) == (before, [])
+
+
+def test_renewed_pins_differ_from_the_old_ones_in_their_lines_alone(
+    pins: Path, newer: Mirror, run_lab: RunLab
+) -> None:
+    before = pins.read_text().splitlines()
+    printed = run_lab(1, "images", "pins", "--renew")
+    assert f"{UBUNTU}: {OLD} -> {NEW}\n" in printed.out
+    assert f"amazonlinux-2023: its server lists no builds; change its pin in {pins} by hand\n" in printed.out
+    assert f"review and commit {pins}\n" in printed.out
+    old, new = (
+        [line for line in lines if line not in other]
+        for lines, other in ((before, pins.read_text().splitlines()), (pins.read_text().splitlines(), before))
+    )
+    assert old == [f'build = "{OLD}" # ours', 'date = "2026-11-26"']
+    assert new == [f'build = "{NEW}" # ours', f'date = "{datetime.now(UTC):%Y-%m-%d}"']
+    # A second time there is nothing to change.
+    loading.load_catalog.cache_clear()
+    after = pins.read_text()
+    assert "review" not in run_lab(0, "images", "pins", "--renew").out
+    assert pins.read_text() == after
+
+
+def test_an_older_build_is_pinned_with_a_warning(
+    pins: Path, mirror: Mirror, keys: Keys, disk: bytes, run_lab: RunLab
+) -> None:
+    mirror.publish(at(UBUNTU, "release-20251212"), disk, keys["good"])
+    printed = run_lab(1, "images", "pins", "--renew", UBUNTU)
+    assert f"{UBUNTU}: {OLD} -> release-20251212, which is OLDER: was the other one withdrawn?\n" in printed.out
+
+
+@pytest.mark.parametrize("fault", ["another key", "no signature", "no list", "no server"])
+def test_a_list_that_cannot_be_believed_leaves_its_pin_and_the_others_are_renewed(
+    root: Path, newer: Mirror, keys: Keys, disk: bytes, run_lab: RunLab, fault: str
+) -> None:
+    newer.publish(at(FEDORA, "44-1.9"), disk, keys["good"])
+    told = {
+        "another key": f"lab: {UBUNTU}: the signature of SHA256SUMS of .* is not valid: it was signed by",
+        "no signature": f"lab: {UBUNTU}: SHA256SUMS.gpg of .*: HTTP 404 Not Found\n  next: ",
+        "no list": f"lab: {UBUNTU}: .*/ lists no build\n  next: ",
+        "no server": f"lab: {UBUNTU}: 127.0.0.1:.* cannot be reached: Connection refused\n  next: run the same",
+    }
+    new = at(UBUNTU, NEW)
+    match fault:
+        case "another key":
+            newer.publish(new, disk, keys["another"])
+        case "no signature":
+            del newer.files[f"{checksums_path(new)}.gpg"]
+        case "no list":
+            newer.list_builds(guest(UBUNTU))
+        case "no server":
+            with serving() as gone:
+                pass
+            file = root / "images" / f"{UBUNTU}.toml"
+            file.write_text(file.read_text().replace(newer.url, gone.url))
+            loading.load_catalog.cache_clear()
+    printed = run_lab(3, "images", "pins", "--renew", UBUNTU, FEDORA)
+    assert re.search(told[fault], printed.err)
+    assert f"{FEDORA}: 44-1.7 -> 44-1.9\n" in printed.out
+    pinned = load_pins(find_pins_file(root))
+    assert (pinned[UBUNTU].build, pinned[FEDORA].build) == (OLD, "44-1.9")
+
+
+def test_a_guest_without_a_published_disk_has_no_pin(root: Path, mirror: Mirror, run_lab: RunLab) -> None:
+    for name, told in (
+        ("debian-13", "the image of debian-13 is built locally"),
+        ("debain", "no guest is called"),
+    ):
+        assert told in run_lab(2, "images", "pins", "--renew", name).err
+    assert mirror.requests == []
