@@ -20,7 +20,7 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion
 
-from lab.repro import messages, systems
+from lab.repro import instead, messages, systems
 from lab.repro.report import (
     ANY,
     BUBBLEWRAP,
@@ -46,6 +46,8 @@ TABLE = Path(__file__).with_suffix(".toml")
 # What programs said in the lab's guests under each cause: see benchmarks/witnesses.py.
 MEASURED = Path(__file__).with_name("measured.json")
 OTHER = "other"
+# The fields in which a host's settings decide.
+OF_HOST = ("sandbox", "kvm")
 # The least share of a field's odds with which a cause is called likely: learned by benchmarks/reports.py, so
 # that of those that are called likely at least nine in ten are right. And the least one with which a cause is
 # listed at all.
@@ -79,7 +81,10 @@ def judge_report(report: Report, least: float = LIKELY) -> JudgedReport:
 
         order = list(causes.list_causes())
         ordered.sort(key=lambda finding: (finding.program != BUBBLEWRAP, order.index(finding.name)))
-    return JudgedReport(tuple(ordered), _remarks(report, ordered, notes), possible)
+    fields = [field for field in load_knowledge()["field"] if field["name"] in OF_HOST]
+    steps = {step for field in fields for step in field["steps"]}
+    explanations = () if ordered else instead.find_explanations(report, steps)
+    return JudgedReport(tuple(ordered), _remarks(report, ordered, notes), possible, explanations)
 
 
 def _by_evidence(report: Report) -> list[Finding]:

@@ -6,16 +6,17 @@ systems and settings have modules of their own. The patterns of what is read her
 
 import re
 import signal
+from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any
 
 from lab.base.architecture import ARCHITECTURES
 from lab.base.errors import UsageError
 from lab.base.files import cut_text
-from lab.repro import assertions, judging, messages, settings, source, subjects, systems
+from lab.repro import assertions, instead, judging, messages, settings, source, subjects, systems
 from lab.repro.report import (
     ArchitectureStatement,
     AuditLine,
@@ -33,7 +34,7 @@ from lab.repro.report import (
     Statement,
     System,
 )
-from lab.repro.source import LETTER, LONGEST, TABLE, LineKind, ReportLine, ReportText, find_matches, quote_line
+from lab.repro.source import LONGEST, TABLE, LineKind, ReportLine, ReportText, find_matches, quote_line
 
 if TYPE_CHECKING:
     from lab.probes.report import HostReport
@@ -90,28 +91,33 @@ def read_report(data: bytes) -> Report:
     understood = {text.lines[index].number for index in text.advice}
     for statement in everything:
         understood |= {*range(statement.quote.number, statement.quote.last + 1)}
-    # Lines that look technical and that nothing understood, each text once; and what lines are about besides.
+    # Lines that look technical and that nothing understood, each text once.
     unread: dict[str, Quote] = {}
-    topics: dict[str, Quote] = {}
-    patterns = {
-        row["name"]: re.compile(row["pattern"], re.IGNORECASE) for row in judging.load_knowledge()["topic"]
-    }
     for line in text.lines:
         is_new = line.number not in understood and not KINDS["nothing_new"].match(line.text)
         if is_new and (line.kind is LineKind.CODE or KINDS["technical"].search(line.text)):
             unread.setdefault(line.raw.strip(), quote_line(line))
-        for name, pattern in patterns.items() if LETTER.search(line.labelled) else ():
-            if name not in topics and pattern.search(line.labelled):
-                topics[name] = quote_line(line)
     return Report(
         title=cut_text(title.text.strip() if title else "", LONGEST_TITLE),
         statements=tuple(sorted(merged, key=lambda statement: statement.quote.number)),
         unread=tuple(unread.values())[:MOST_UNREAD],
         size=text.size,
         cut=text.cut,
-        topics=topics,
+        topics=_find_topics(text),
         subjects=subjects.find_subjects(title, text.lines, merged),
     )
+
+
+def _find_topics(text: ReportText) -> dict[str, Quote]:
+    """What a report is about beside its statements, each with the first line that says so."""
+    words = "\n".join(line.labelled for line in text.lines)
+    ends = list(accumulate(len(line.labelled) + 1 for line in text.lines))
+    topics = {}
+    for row in [*judging.load_knowledge()["topic"], *instead.load_rows()]:
+        pattern = row.get("pattern", "(?!)")
+        if match := re.search(pattern, words, re.IGNORECASE | re.MULTILINE):
+            topics[row["name"]] = quote_line(text.lines[bisect(ends, match.end() - 1)])
+    return topics
 
 
 def _merged(statements: Iterable[Statement]) -> list[Statement]:

@@ -197,6 +197,11 @@ class AuditLine(Statement):
     kind = "audit line"
     fields: dict[str, str] = field(hash=False)
 
+    @property
+    def written(self) -> str:
+        """Its fields, each on a line of its own."""
+        return "\n".join(f"{key}={value}" for key, value in self.fields.items())
+
     def __str__(self) -> str:
         return ", ".join(f"{key}={self.fields[key]}" for key in AUDIT_FIELDS if key in self.fields)
 
@@ -348,6 +353,20 @@ class Report:
         return list(dict.fromkeys(versions))
 
     @property
+    def quotes_failure(self) -> bool:
+        """Whether it quotes what fails: a message, an audit line, a test, a status, or a probe's output."""
+        kinds = (ErrorMessage, AuditLine, NamedTest, ProbeOutput)
+        return any(
+            isinstance(one, kinds) or (isinstance(one, ProgramEnd) and one.status != 0)
+            for one in self.statements
+        )
+
+    @property
+    def tells_failure(self) -> bool:
+        """Whether something fails, by its words or by what it quotes."""
+        return "failure" in self.topics or self.quotes_failure
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """What it does not say and a verdict needs."""
         named_host = self.host if self.host and not self.host.inferred else None
@@ -397,6 +416,20 @@ class PossibleCause:
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """What is behind a report, by its words, if it is none of the causes that the lab knows.
+
+    `says` it in one sentence. `command`, on the reporter's host, `shows` something if the sentence is right.
+    """
+
+    topic: str
+    says: str
+    command: str
+    shows: str
+    quotes: tuple[Quote, ...]
+
+
+@dataclass(frozen=True)
 class Remark:
     """A contradiction, or a warning against a wrong conclusion, with the lines that it is about."""
 
@@ -406,11 +439,15 @@ class Remark:
 
 @dataclass(frozen=True)
 class JudgedReport:
-    """What a report's text alone shows. `findings` are in the order in which the causes block."""
+    """What a report's text alone shows. `findings` are in the order in which the causes block.
+
+    `instead` is what the text is about if it shows none of these causes, the best explanation first.
+    """
 
     findings: tuple[Finding, ...] = ()
     remarks: tuple[Remark, ...] = ()
     possible: tuple[PossibleCause, ...] = ()
+    instead: tuple[Explanation, ...] = ()
 
 
 # -- as people and programs are shown it
@@ -439,13 +476,18 @@ def format_report(report: Report, judged: JudgedReport) -> Iterator[str]:
         if len(report.unread) > MOST_SHOWN:
             yield f"        and {len(report.unread) - MOST_SHOWN} more lines: --json lists them"
     yield "\nwhat the text alone shows"
-    if not judged.findings:
+    if not judged.findings and not judged.instead:
         yield "        no cause: several causes could explain the quotes above, or the lab does not know it"
     for finding in judged.findings:
         program = "" if finding.program == BUBBLEWRAP else f" for {finding.program}"
         yield f"        {finding.name} ({finding.confidence}){program}"
         yield f"          {finding.reason}"
         yield from _numbers(finding.quotes)
+    for explanation in judged.instead:
+        yield f"        instead: {explanation.says}"
+        yield f"          to tell: {explanation.command}"
+        yield f"            shows {explanation.shows}, if that is so"
+        yield from _numbers(explanation.quotes)
     for number, candidate in enumerate(judged.possible, start=1):
         yield f"        {candidate.name} (possible, number {number} of {len(judged.possible)})"
         yield from (f"          for: {reason}" for reason in candidate.speaks_for)
@@ -481,6 +523,7 @@ def make_report_document(report: Report, judged: JudgedReport) -> dict[str, Any]
         "not_understood": [_quote(quote) for quote in report.unread],
         "findings": [_judged(finding) for finding in judged.findings],
         "possible": [_judged(candidate) for candidate in judged.possible],
+        "instead": [_judged(explanation) for explanation in judged.instead],
         "remarks": [_judged(remark) for remark in judged.remarks],
     }
 
@@ -493,7 +536,7 @@ def _statement(statement: Statement) -> dict[str, Any]:
     return {"kind": statement.kind.replace(" ", "-"), **_quote(statement.quote), "says": says}
 
 
-def _judged(item: Finding | PossibleCause | Remark) -> dict[str, Any]:
+def _judged(item: Finding | PossibleCause | Explanation | Remark) -> dict[str, Any]:
     fields = asdict(item) | {"quotes": [_quote(quote) for quote in item.quotes]}
     return {"cause": fields.pop("name"), **fields} if "name" in fields else fields
 

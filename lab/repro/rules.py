@@ -37,7 +37,7 @@ def find_findings(
             telling = [line for line in program_lines if cause.rule(_evidence([line], program, None))]
             # Profiles of services and snaps deny other programs a lot all the time, and nothing fails.
             about = re.compile(about_others.get(name, ""), re.MULTILINE)
-            if program != BUBBLEWRAP and not any(map(about.search, map(_written, telling))):
+            if program != BUBBLEWRAP and not any(about.search(line.written) for line in telling):
                 continue
             by_probe = host is not None and cause.rule(_evidence([], program, host)) is not None
             # Lines of boxlite's thread and of `unshare` are logged where bubblewrap works, too.
@@ -53,11 +53,6 @@ def find_findings(
             yield Finding(
                 name, "proved" if is_proved else "likely", reason, tuple(dict.fromkeys(quotes)), program
             )
-
-
-def _written(line: AuditLine) -> str:
-    """The fields of an audit line, each on a line of its own."""
-    return "\n".join(f"{key}={value}" for key, value in line.fields.items())
 
 
 def _is_denial(fields: Mapping[str, str]) -> bool:

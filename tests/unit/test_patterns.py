@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 import lab
-from lab.repro import judging, reading, systems
+from lab.repro import instead, judging, reading, systems
 from tests.fuzz.backtracking import Attack, Backtracking, TooManySteps, attacks
 
 LAB = Path(lab.__file__).parent
@@ -118,8 +118,10 @@ def of_calls() -> Iterator[Use]:
 def of_tables() -> Iterator[Use]:
     """The patterns of the tables of reports that are compiled when a report needs them."""
     knowledge, table = judging.load_knowledge(), systems.TABLE
+    words = [*knowledge["topic"], *(row for row in instead.load_rows() if "pattern" in row)]
     rows = [
-        *(("search", row["pattern"]) for row in [*knowledge["topic"], *table["kernel"], *table["trace"]]),
+        *(("search", row["pattern"]) for row in [*words, *table["kernel"], *table["trace"]]),
+        *(("search", row["audit"]) for row in instead.load_rows() if "audit" in row),
         *(("search", row["line"]) for row in table["kernel"] if "line" in row),
         *(("search", pattern) for pattern in knowledge["other-programs"].values()),
         *(("search", told) for row in table["distribution"] for told in row.get("told", ())),
@@ -128,7 +130,7 @@ def of_tables() -> Iterator[Use]:
         *(("fullmatch", names) for names in reading.PROGRAMS.values()),
     ]
     for method, written in rows:
-        yield Use(re.compile(written, re.IGNORECASE | re.DOTALL), method, written)
+        yield Use(re.compile(written, re.IGNORECASE | re.MULTILINE | re.DOTALL), method, written)
     for name, distribution in systems.DISTRIBUTIONS.items():
         yield Use(distribution.written, "match", f"{name}: written")
     for alone in (True, False):

@@ -1,0 +1,63 @@
+"""What is behind a report if it is no cause that the lab knows: the table `instead.toml`, by words that decide.
+
+An explanation is shown with a command that tells whether it holds. It leads to no plan, and sets nothing.
+"""
+
+import re
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lab.repro.report import AuditLine, ErrorMessage, Explanation, ProgramEnd, Quote, Report
+
+# Most explanations of one report: the table names the best first.
+MOST = 2
+
+
+@cache
+def load_rows() -> list[dict[str, Any]]:
+    """The table, which explains its rows."""
+    rows: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))[
+        "instead"
+    ]
+    return rows
+
+
+def find_explanations(report: Report, host_steps: Collection[str]) -> tuple[Explanation, ...]:
+    """Explain a report whose text shows no cause. `host_steps` are refused where a host's settings decide."""
+    is_of_host = any(message.step in host_steps for message in report.of(ErrorMessage))
+    rows = [
+        (row, tuple(dict.fromkeys(_find_quotes(report, row))))
+        for row in load_rows()
+        if not (row.get("alone", False) and is_of_host) and row.get("beside") in (None, *report.topics)
+    ]
+    lack = _find_lack(report)
+    selected = [pair for pair in rows if pair[1]] or [pair for pair in rows if pair[0].get("lacks") == lack]
+    return tuple(
+        Explanation(row["name"], row["says"], row["command"], row["shows"], quotes)
+        for row, quotes in selected[:MOST]
+    )
+
+
+def _find_quotes(report: Report, row: Mapping[str, Any]) -> Iterator[Quote]:
+    """Yield the lines that decide for a row."""
+    if "pattern" in row and row["name"] in report.topics and report.tells_failure:
+        yield report.topics[row["name"]]
+    told = [(one.quote, one.step, one.means) for one in report.of(ErrorMessage)]
+    told += [(one.quote, "signal", one.signal) for one in report.of(ProgramEnd)]
+    for refusal in row.get("refusals", ()):
+        for quote, step, error in told:
+            if step == refusal.get("step") and refusal.get("errno", error) == error:
+                yield quote
+    lines = list(report.of(AuditLine)) if "audit" in row else []
+    if all(re.search(row["audit"], line.written, re.MULTILINE) for line in lines):
+        yield from (line.quote for line in lines)
+
+
+def _find_lack(report: Report) -> str:
+    """Return `failure` if nothing fails, `message` if no message tells how; else an empty text."""
+    if not report.tells_failure:
+        return "failure"
+    return "" if report.quotes_failure or "error-text" in report.topics else "message"
