@@ -54,6 +54,14 @@ def escape_commands(text: str) -> str:
     return JOB_COMMAND.sub(lambda match: f"{match[1]}\\:" if match[1] is not None else "##\\", text)
 
 
+def escape_markdown(text: object, most: int = 4000) -> str:
+    """Escape a guest's text for a line or a cell of a table in Markdown, cut to `most` characters."""
+    line = join_lines(str(text), most)
+    # An entity such as &#x202e; would be one more way to write a mark that hides text.
+    escaped = re.sub(r"([\\|`*\[\]~]|&(?=#|\w+;)|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line)
+    return escaped.replace("<", "&lt;")
+
+
 def group_values[K, V](pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
     """Return the values of each key, in their order."""
     groups: dict[K, list[V]] = {}

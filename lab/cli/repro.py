@@ -5,6 +5,7 @@ What plans and runs is imported where it is used: it takes longer to import than
 
 import shlex
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,11 @@ import click
 
 from lab import cli
 from lab.base.errors import Bug, UsageError
-from lab.base.files import clean_text, escape_commands
+from lab.base.files import clean_text, escape_commands, make_folder, write_atomically
 from lab.base.options import Group, make_flag, make_option
 from lab.cli import options, output
-from lab.repro import judging, reading, source, subjects
-from lab.repro.report import JudgedReport, Report, format_report, make_report_document
+from lab.repro import comment, judging, reading, source, subjects
+from lab.repro.report import Assertion, JudgedReport, Report, format_report, make_report_document
 from lab.repro.wishes import Wishes
 
 if TYPE_CHECKING:
@@ -35,8 +36,10 @@ class Repro(Wishes):
     """What `lab repro` is asked for."""
 
     text_only: bool = make_flag(
-        "Show what the report says and what its text alone shows; boot nothing.", group=Group.HOW
+        "Answer by the text alone, and boot nothing; with --verbose, show what was read and the plan, too.",
+        group=Group.HOW,
     )
+    comment: bool = make_flag("Print only the comment for the report's issue, in Markdown.", group=Group.OUTPUT)
     folder: Path | None = make_option(options.NEW_RUN, "DIR", flags="-o", group=Group.OUTPUT)
     quiet: bool = make_flag("Print only the answer.")
     verbose: bool = make_flag(options.EACH_STEP)
@@ -69,13 +72,12 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
         lab.uri,
         shlex.join(["lab", *sys.argv[1:]]),
         output.get_console(),
-        quiet=request.quiet or request.as_json,
+        quiet=request.quiet or request.as_json or request.comment,
         verbose=request.verbose,
     )
     plan = planning.plan_report(read, judged, catalog.load_catalog(), runner.host(), request)
     if not runner.quiet:
-        _print_text(read, judged)
-        _print_plan(plan)
+        _print_lines([*(format_report(read, judged) if request.verbose else ()), *_format_plan(plan)])
     if plan.build is None or plan.why_not:
         subject = answer.Subject(plan, verdict.judge_plan(plan))
     else:
@@ -86,6 +88,8 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
         output.print_json(
             {"report": make_report_document(read, judged), **answer.make_answer_document(subject)}
         )
+    elif request.comment:
+        _print_lines(answer.list_comment(subject))
     else:
         runner.say("")
         output.print_line(escape_commands(answer.render_answer(subject)))
@@ -97,17 +101,32 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
 
 
 def _show_text(lab: options.Lab, request: Repro, read: Report, judged: JudgedReport) -> int:
-    """Show what a text alone shows, and a plan that is only shown: nobody is asked, and nothing is fetched.
+    """Show the comment on a text: nobody is asked, nothing is fetched, and what takes long is not imported.
 
-    Returns the exit status: 3 if nothing would be run because no test is about what the report is about.
+    What was understood line by line, with the plan, is made only if it is asked for. Returns the exit status: 3
+    if nothing would be run because no test is about what the report is about.
     """
+    choice = subjects.choose_suite(read, judged)
+    lines = comment.write_comment(read, judged, choice)
+    is_whole = request.verbose and not request.comment
+    details: list[str] = []
+    if request.folder or (is_whole and not request.as_json):
+        details = [*format_report(read, judged), *_format_plan(_plan_text(lab, request, read, judged))]
+    if request.folder:
+        make_folder(request.folder)
+        text = "\n".join([*lines, "", "```text", *details, "```", ""])
+        write_atomically(request.folder / comment.FILE, text)
     if request.as_json:
-        choice = subjects.choose_suite(read, judged)
         document = {"suite": choice.name, "not_tested": choice.reason, "suites": list(choice.steps)}
-        output.print_json({**make_report_document(read, judged), **document})
-        return NOT_TESTED if choice.is_untested else 0
-    # Whoever waits for the plan reads this meanwhile.
-    _print_text(read, judged)
+        output.print_json({"comment": lines, **make_report_document(read, judged), **document})
+    else:
+        _print_lines([*lines, "", *details] if is_whole else lines)
+    is_asserted = any(assertion.variant for assertion in read.of(Assertion))
+    return NOT_TESTED if choice.is_untested and not is_asserted else 0
+
+
+def _plan_text(lab: options.Lab, request: Repro, read: Report, judged: JudgedReport) -> "Plan":
+    """A plan that is only shown."""
     from lab import catalog
     from lab.repro import planning
 
@@ -117,22 +136,19 @@ def _show_text(lab: options.Lab, request: Repro, read: Report, judged: JudgedRep
         return store.find_image(lab.paths, guest) is not None
 
     host = planning.HostAbilities(is_stored, lambda guest: True, None)
-    plan = planning.plan_report(read, judged, catalog.load_catalog(), host, request)
-    _print_plan(plan)
-    return NOT_TESTED if plan.choice.is_untested and plan.why_not else 0
+    return planning.plan_report(read, judged, catalog.load_catalog(), host, request)
 
 
-def _print_text(read: Report, judged: JudgedReport) -> None:
-    for line in format_report(read, judged):
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
         output.print_line(escape_commands(line))
 
 
-def _print_plan(plan: "Plan") -> None:
-    output.print_line("\nplan")
+def _format_plan(plan: "Plan") -> Iterator[str]:
+    yield "\nplan"
     word = "not tested" if plan.choice.is_untested else "not run"
     for line in (*plan.steps, *(f"{word}: {reason}" for reason in plan.why_not)):
-        output.print_line(f"        {escape_commands(clean_text(line))}")
-    output.print_line("")
+        yield f"        {clean_text(line)}"
 
 
 def read_content(report: str) -> bytes:

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lab.base import notices
+from lab.base.files import escape_markdown
 from lab.catalog import remedies
 from lab.record import CellResult, RunResult
 from lab.report import protection, run_notes, sections, table
-from lab.report.markdown_pages import escape_text, render_template
+from lab.report.markdown_pages import render_template
 from lab.report.sections import Section
 from lab.verdict import words
 from lab.verdict.words import FinishedCell, WordsVerdict
@@ -33,7 +34,8 @@ def render_run(run: RunResult, folder: Path | None = None, *, linked: bool = Tru
     def guarded(make: Callable[[Section], str], section: Section) -> str:
         """Make the text of a section with a macro of the page, or say in its place why that failed."""
         return notices.show_or_explain(
-            lambda: make(section), lambda reason: f"## {escape_text(section.where)}: {escape_text(reason)}\n\n"
+            lambda: make(section),
+            lambda reason: f"## {escape_markdown(section.where)}: {escape_markdown(reason)}\n\n",
         )
 
     return render_template(

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import jinja2
 
 from lab import causes
-from lab.base.files import clean_text, cut_text, escape_commands, join_lines
+from lab.base.files import clean_text, cut_text, escape_commands, escape_markdown, join_lines
 from lab.report import table
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -30,7 +30,7 @@ def render_template(template: str, templates: Path = TEMPLATES, **values: Any) -
     )
     all_causes = causes.list_causes()
     environment.filters |= {
-        "cell": escape_text,
+        "cell": escape_markdown,
         "paragraph": _paragraph,
         "code": _code,
         "block": _block,
@@ -42,17 +42,9 @@ def render_template(template: str, templates: Path = TEMPLATES, **values: Any) -
     return escape_commands(clean_text(environment.get_template(template).render(values)))
 
 
-def escape_text(text: object, most: int = LONGEST) -> str:
-    """Escape text for a cell of a Markdown table, cut to `most` characters."""
-    line = join_lines(str(text), most)
-    # An entity such as &#x202e; would be one more way to write a mark that hides text.
-    escaped = re.sub(r"([\\|`*\[\]~]|&(?=#|\w+;)|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line)
-    return escaped.replace("<", "&lt;")
-
-
 def _paragraph(text: object) -> str:
     """Escape text so that it stays a paragraph and does not become a heading, list, quotation or rule."""
-    return re.sub(r"^(\d*)([#>+.)=-])", r"\1\\\2", escape_text(text))
+    return re.sub(r"^(\d*)([#>+.)=-])", r"\1\\\2", escape_markdown(text))
 
 
 def _code(text: object) -> str:

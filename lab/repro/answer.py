@@ -1,6 +1,5 @@
 """The answer to a report: Markdown that a maintainer can paste as a comment to its issue."""
 
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +12,16 @@ from lab.catalog.remedies import Remedy
 from lab.record import UNKNOWN, CellResult, RemedyOutcome, RemedyResult, RunResult
 from lab.report import markdown_pages, table
 from lab.repro.bisection import Bisection
-from lab.repro.planning import PROBE, Plan, is_made_variant
+from lab.repro.comment import Cure, escape_report, unlink, write_comment
+from lab.repro.planning import Plan, is_made_variant
 from lab.repro.verdict import OWN, Reproduction, Verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
-FILE = TEMPLATE = "answer.md"
+TEMPLATE = "answer.md"
 # Longest page; GitHub takes no comment of more than 65,536 characters.
 LONGEST = 60_000
+# Most reasons of a verdict that the comment has.
+MOST_REASONS = 3
 # What stands for the host of a report: its policy, by the cause that this policy leads to.
 POLICIES = {"apparmor-userns-nocaps": "under Ubuntu's policy"}
 
@@ -35,7 +37,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Cure:
+class VerifiedCure:
     """A remedy with which the whole suite passed on a cell of this report, or several at once."""
 
     remedy_result: RemedyResult
@@ -63,15 +65,35 @@ def headline(subject: Subject) -> str:
     return f"{result} on {name}{under}; {host}"
 
 
+def list_comment(subject: Subject) -> list[str]:
+    """Return the lines of the comment: the verdict, and what a text alone says with what the run made of it."""
+    plan, verdict = subject.plan, subject.verdict
+    cures = [
+        Cure(
+            "; ".join(remedy.title for remedy in cure.remedies),
+            cure.remedy_result.price,
+            next((f"lab remedies show {one.name} --script" for one in cure.remedies if one.host), ""),
+            cure.variant,
+        )
+        for cure in _cures(verdict.cells)
+    ]
+    was_tried = any(cell.remedies for cell in verdict.cells)
+    outcome = [f"## Verdict: {escape_report(headline(subject))}"]
+    outcome += [f"- {escape_report(reason)}" for reason in verdict.reasons[:MOST_REASONS]]
+    return write_comment(
+        plan.report, plan.judged, plan.choice, outcome=outcome, cures=cures if was_tried else None
+    )
+
+
 def render_answer(subject: Subject) -> str:
-    """Return the answer as Markdown. Text from the report and from guests is escaped."""
+    """Return the answer as Markdown, the comment first. Text from the report and from guests is escaped."""
     plan, verdict, cells = subject.plan, subject.verdict, subject.verdict.cells
     failed = [cell for cell in cells if cell.status.failed]
     causes_of_cells = [finding.name for cell in failed for finding in cell.causes]
     cures = _cures(cells)
     # The cure of each cell that gives up least, and those cures, each once.
-    of_cells: dict[str, Cure] = {}
-    cheapest: dict[str, Cure] = {}
+    of_cells: dict[str, VerifiedCure] = {}
+    cheapest: dict[str, VerifiedCure] = {}
     for cure in cures:
         if of_cells.setdefault(cure.variant, cure) is cure:
             cheapest.setdefault(cure.remedy_result.name, cure)
@@ -82,14 +104,11 @@ def render_answer(subject: Subject) -> str:
         option = f" --build {shlex.quote(build)}" if build else ""
         alone = [name for name in plan.variants if not is_made_variant(name)]
         again += [f"lab matrix -g {plan.guest.name} -v {name}{option}" for name in alone]
-    missing = plan.report.missing
-    is_enough = not missing or (verdict.result is not Reproduction.NOT_RUN and plan.is_host)
     page = markdown_pages.render_template(
         TEMPLATE,
         TEMPLATES,
         it=subject,
-        headline=headline(subject),
-        probe="" if is_enough else f"The report does not say: {', '.join(missing)}; {PROBE}.",
+        comment=list_comment(subject),
         titles={name: variant.title for name, variant in plan.variants.items()},
         square=table.format_square,
         explained=[name for name in dict.fromkeys(causes_of_cells) if name in causes.list_causes()],
@@ -103,13 +122,12 @@ def render_answer(subject: Subject) -> str:
         is_emulated=subject.run and any(host.acceleration != "kvm" for host in subject.run.run.hosts()),
         again=again,
         untested=[answered for answered in verdict.answered if not answered.cell],
-        # GitHub would make a mention of a user or of another issue even of escaped text.
-        unlinked=lambda text: re.sub(r"([@#])(?=\w)", r"\1<!-- -->", text),
+        unlinked=unlink,
     )
     return cut_text(page, LONGEST)
 
 
-def _cures(cells: Sequence[CellResult]) -> list[Cure]:
+def _cures(cells: Sequence[CellResult]) -> list[VerifiedCure]:
     """The verified remedies, for each cell the one that gives up least first."""
     by_name = remedies.load_remedies()
     cures = []
@@ -117,7 +135,7 @@ def _cures(cells: Sequence[CellResult]) -> list[Cure]:
         for trial in cell.remedies:
             names = trial.name.split(remedies.AND)
             if trial.result is RemedyOutcome.VERIFIED and all(name in by_name for name in names):
-                cures.append(Cure(trial, tuple(by_name[name] for name in names), cell.variant))
+                cures.append(VerifiedCure(trial, tuple(by_name[name] for name in names), cell.variant))
     return cures
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lab.base.paths import PACKAGE
 from lab.repro import settings
 from lab.repro.report import Assertion, Mood
 from lab.repro.source import ReportText, find_matches, quote_line
@@ -44,13 +45,21 @@ def read_assertions(text: ReportText) -> Iterator[Assertion]:
             yield Assertion(quote_line(line), words, "cured", {"remedies": advised})
 
 
+def read_remedies(word: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the remedies whose tables hold a word, as data, the one that gives up least first.
+
+    Their models take longer to import than most reports to read.
+    """
+    files = {file.stem: file.read_text("utf-8") for file in (PACKAGE / "remedies").glob("*.toml")}
+    remedies = [(name, tomllib.loads(text)) for name, text in files.items() if word in text]
+    return sorted(remedies, key=lambda remedy: (remedy[1]["loss"], remedy[0]))
+
+
 def _advised_remedies(text: ReportText, index: int) -> Iterator[str]:
     """Yield the names of the remedies that do what a command does which a line proposes."""
-    from lab.catalog import remedies  # Few reports have such a command.
-
     words = text.lines[index].text
-    for name, remedy in remedies.load_remedies().items():
-        starts = [(words.find(phrase), phrase) for phrase in remedy.advised if phrase in words]
+    for name, remedy in read_remedies("advised"):
+        starts = [(words.find(phrase), phrase) for phrase in remedy.get("advised", ()) if phrase in words]
         if any(_is_proposed(text, index, start, start + len(phrase)) for start, phrase in starts):
             yield name
 

@@ -179,7 +179,9 @@ def _by_odds(
         shares = {name: share / total for name, share in odds.items()}
         best = max(shares, key=lambda name: shares[name])
         if best != OTHER and shares[best] >= least and (not blocked or best in blocked):
-            likely.append(_finding(best, prior, priors, weights))
+            others = [name for name in shares if name not in (best, OTHER) and shares[name] >= POSSIBLE]
+            next_best = max(others, key=lambda name: shares[name], default="")
+            likely.append(replace(_finding(best, prior, priors, weights), next_best=next_best))
         elif not blocked:
             possible += _possible(shares, prior, priors, weights)
     possible.sort(key=lambda candidate: -candidate.share)
@@ -201,6 +203,7 @@ def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[Erro
     quotes: dict[tuple[str | None, ...], list[Quote]] = defaultdict(list)
     for message in spoken:
         quotes[message.step, message.means, message.program].append(message.quote)
+    read = {(one.step, one.means, one.program) for one in spoken if one.errno == one.means}
     for (step, means, program), lines in quotes.items():
         rows = [
             row
@@ -219,7 +222,9 @@ def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[Erro
             name: max(row["of"].get(name, FLOOR), SEEN if name in witnesses else 0) for name in field["prior"]
         }
         speaker = "a program" if program == ANY else program
-        refusal = f"{speaker} is refused {field['steps'][step]}{f' ({means})' if means else ''}"
+        # Words that name no error stand for one all the same.
+        meaning = means if (step, means, program) in read else f"its words mean {means}"
+        refusal = f"{speaker} is refused {field['steps'][step]}{f' ({meaning})' if means else ''}"
         yield Weight(chances, refusal, lines[0], is_message=True, decides=True, remark=remark)
 
 
@@ -300,7 +305,6 @@ def _possible(
 ) -> Iterator[PossibleCause]:
     """The causes with a share worth telling."""
     checks = {check["cause"]: check for check in load_knowledge()["check"]}
-    quotes = tuple(dict.fromkeys(weight.quote for weight in weights if weight.decides and weight.quote))
     for name, share in shares.items():
         if share < POSSIBLE or name == OTHER:
             continue
@@ -309,8 +313,11 @@ def _possible(
         ratios += [(weight.reason, weight.of(name) * (2 if weight.is_message else 1)) for weight in weights]
         speaks_for = tuple(reason for reason, ratio in ratios if ratio > 1.5)
         speaks_against = tuple(reason for reason, ratio in ratios if ratio < 0.5)
+        said = {*speaks_for, *speaks_against}
+        spoken = [weight for weight in (*priors, *weights) if weight.decides or weight.reason in said]
+        quotes = dict.fromkeys(weight.quote for weight in spoken if weight.quote)
         command, shows = checks[name]["command"], checks[name]["shows"]
-        yield PossibleCause(name, round(share, 2), speaks_for, speaks_against, command, shows, quotes)
+        yield PossibleCause(name, round(share, 2), speaks_for, speaks_against, command, shows, tuple(quotes))
 
 
 # -- contradictions in a report, and warnings against wrong conclusions: their words are in the table

@@ -267,18 +267,8 @@ def _has_architecture(guest: Guest, report: Report) -> bool:
 
 def _exact(catalog: Catalog, report: Report) -> Guest | None:
     """The catalog's guest of the report's distribution and release, if it can be of the same architecture."""
-    system = report.host
     last = sorted(catalog.guests.values(), key=lambda guest: _has_architecture(guest, report))
-    guests = {guest.system or guest.name: guest for guest in last}
-    if system and system.id in guests:  # A rolling distribution has no releases.
-        return guests[system.id]
-    version = system.version if system and not system.inferred else None
-    while system and version:
-        if guest := guests.get(f"{system.id}-{version}"):
-            return guest
-        # A point release, for example 24.04.3 or 13.2, has the VERSION_ID of its release.
-        version = version.rpartition(".")[0]
-    return None
+    return report.choose_guest({guest.system or guest.name: guest for guest in last})
 
 
 def _nearest(

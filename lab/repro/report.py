@@ -367,18 +367,30 @@ class Report:
         return "failure" in self.topics or self.quotes_failure
 
     @property
-    def missing(self) -> tuple[str, ...]:
-        """What it does not say and a verdict needs."""
+    def missing(self) -> dict[str, str]:
+        """What it does not say and a verdict needs, each with a command that shows it on the host."""
         named_host = self.host if self.host and not self.host.inferred else None
         release = f"the release of {named_host.name}" if named_host else "the distribution and its release"
+        messages = any(isinstance(statement, ErrorMessage | AuditLine) for statement in self.statements)
         lacks = {
-            release: named_host is None or named_host.version is None,
-            "an error message, or a line of the kernel's audit log": not any(
-                isinstance(statement, ErrorMessage | AuditLine) for statement in self.statements
-            ),
-            "the version of boxlite": not self.versions,
+            release: ("cat /etc/os-release; uname -rm", named_host is None or named_host.version is None),
+            "an error message, or a line of the kernel's audit log": ("sudo dmesg | tail -n 50", not messages),
+            "the version of boxlite": ("pip show boxlite", not self.versions),
         }
-        return tuple(lack for lack, is_missing in lacks.items() if is_missing)
+        return {lack: command for lack, (command, is_missing) in lacks.items() if is_missing}
+
+    def choose_guest[G](self, guests: Mapping[str, G]) -> G | None:
+        """Choose the guest of the host's distribution and release by its system: an ID, or `ID-VERSION`."""
+        system = self.host
+        if system and system.id in guests:  # A rolling distribution has no releases.
+            return guests[system.id]
+        version = system.version if system and not system.inferred else None
+        while system and version:
+            if guest := guests.get(f"{system.id}-{version}"):
+                return guest
+            # A point release, for example 24.04.3 or 13.2, has the VERSION_ID of its release.
+            version = version.rpartition(".")[0]
+        return None
 
 
 # -- what a text alone shows
@@ -388,7 +400,8 @@ class Report:
 class Finding:
     """A cause that the text shows: its name, how sure that is (as of a cell), why, and the lines that show it.
 
-    `program` is the program that the cause blocks, if it is not bubblewrap.
+    `program` is the program that the cause blocks, if it is not bubblewrap. `next_best` is the cause with the
+    next best odds; empty if none is worth telling.
     """
 
     name: str
@@ -396,6 +409,7 @@ class Finding:
     reason: str
     quotes: tuple[Quote, ...]
     program: str = BUBBLEWRAP
+    next_best: str = ""
 
 
 @dataclass(frozen=True)

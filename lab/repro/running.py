@@ -21,7 +21,7 @@ from lab.plan import Cell
 from lab.record import RESULTS_FILE, ExperimentPolicy, RunOptions, RunResult
 from lab.record.folders import VARIANTS, choose_new_folder
 from lab.report import markdown, terminal_tables
-from lab.repro import answer, bisection, verdict
+from lab.repro import answer, bisection, comment, verdict
 from lab.repro.answer import Subject
 from lab.repro.bisection import Bisection
 from lab.repro.planning import HostAbilities, Plan
@@ -94,7 +94,7 @@ class Runner:
         run = self._run(folder, plan.cells, plan.made_variants, options(wishes))
         subject = Subject(plan, verdict.judge_run(plan, run, folder), run)
         # The answer stands, whatever becomes of the bisection.
-        write_atomically(folder / answer.FILE, answer.render_answer(subject))
+        write_atomically(folder / comment.FILE, answer.render_answer(subject))
         failing = {cell.variant for cell in run.cells if bisection.list_failing_tests(cell)}
         failed = [cell for cell in plan.cells if cell.trials and cell.variant.name in failing]
         if wishes.bisection and not failed:
@@ -102,7 +102,7 @@ class Runner:
         elif wishes.bisection and not run.run.interrupted:
             bisected = self.bisected(failed[0], folder / BISECTION, plan.made_variants)
             subject = replace(subject, bisection=bisected)
-            write_atomically(folder / answer.FILE, answer.render_answer(subject))
+            write_atomically(folder / comment.FILE, answer.render_answer(subject))
         return subject
 
     def bisected(self, cell: Cell, folder: Path, variants: Mapping[str, Variant]) -> Bisection:

@@ -28,7 +28,7 @@ READING = {
     "publish a -o site": (0, "site: "),
     "check probe.txt --results a": (1, "blocked"),
     "probe": (0, "#!/bin/sh"),
-    "repro report.txt --text-only": (0, "understood"),
+    "repro report.txt --text-only": (0, "possible"),
     "runs": (0, "as expected"),
     "list guests": (0, "debian-13"),
 }

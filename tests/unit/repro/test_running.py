@@ -259,7 +259,7 @@ def test_what_cannot_be_bisected(
 
 
 def test_a_report_is_shown_with_its_lines_and_what_they_show(repro: Repro) -> None:
-    status, output, _ = repro(FAMILY, "--text-only")
+    status, output, _ = repro(FAMILY, "--text-only", "--verbose")
     assert status == 0
     lines = [line.strip() for line in output.splitlines()]
     assert "1 | - OS: Ubuntu 24.04 family" in lines
@@ -268,8 +268,31 @@ def test_a_report_is_shown_with_its_lines_and_what_they_show(repro: Repro) -> No
     assert "lines 6, 10, 12" in lines
 
 
+def test_a_comment_is_printed_alone_and_written_with_all_that_was_read(repro: Repro, tmp_path: Path) -> None:
+    status, output, _ = repro(FAMILY, "--text-only", "-o", str(tmp_path / "answer"))
+    assert status == 0
+    assert "system        Ubuntu 24.04 family" not in output
+    written = (tmp_path / "answer" / "answer.md").read_text()
+    assert written.startswith(output)
+    assert "system        Ubuntu 24.04 family" in written
+    assert "guest: ubuntu-24.04" in written
+    document = json.loads(repro(FAMILY, "--text-only", "--json")[1])
+    assert "".join(f"{line}\n" for line in document["comment"]) == output
+
+
+def test_the_comment_on_a_run_begins_with_its_verdict_and_names_what_it_verified(
+    repro: Repro, blocked: list[PlannedRun], tmp_path: Path
+) -> None:
+    status, output, _ = repro(BLOCKED, "--comment", "-o", str(tmp_path / "run"))
+    assert (status, len(blocked)) == (0, 1)
+    assert output.startswith("## Verdict: reproduced on debian-13\n")
+    assert "(`lab remedies show userns-clone-on --script` prints the script); verified on report." in output
+    assert (tmp_path / "run" / "answer.md").read_text().startswith(output)
+    assert "### What was run" not in output
+
+
 def test_the_plan_is_shown_without_a_network(repro: Repro) -> None:
-    _, output, _ = repro("# No box on Ubuntu 24.04\n\nboxlite 0.10.8", "--text-only")
+    _, output, _ = repro("# No box on Ubuntu 24.04\n\nboxlite 0.10.8", "--text-only", "--verbose")
     assert "guest: ubuntu-24.04, for Ubuntu 24.04" in output
     assert "build: boxlite 0.10.8, as the report says, if the package index has it" in output
 
@@ -287,7 +310,7 @@ def test_a_file_is_shown_as_json(repro: Repro, tmp_path: Path) -> None:
 
 
 def test_the_output_of_the_probe_script_is_shown(repro: Repro) -> None:
-    assert "failed: unshare_user, unshare_user_root" in repro(PROBE, "--text-only")[1]
+    assert "failed: unshare_user, unshare_user_root" in repro(PROBE, "--text-only", "--verbose")[1]
     document = json.loads(repro(PROBE, "--text-only", "--json")[1])
     [probed] = [one for one in document["statements"] if one["kind"] == "lab-probe"]
     assert probed["says"]["host"]["facts"]["os"]["id"] == "debian"
@@ -314,7 +337,7 @@ def test_bad_input_is_told_with_the_next_step(repro: Repro, text: str, words: st
 
 def test_a_hostile_report_does_not_reach_the_terminal(repro: Repro) -> None:
     text = "Ubuntu 24.04 \x1b]0;owned\x07 \u202e[bold]x[/bold]\n::error::forged\n$ echo ##[add-path]/evil\n"
-    status, output, _ = repro(text, "--text-only")
+    status, output, _ = repro(text, "--text-only", "--verbose")
     assert status == 3  # It does not say what fails.
     assert not any(part in output for part in ("\x1b", "\u202e", "##["))
     assert "[bold]x[/bold]" in output

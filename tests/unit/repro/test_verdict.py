@@ -478,9 +478,10 @@ def test_what_is_not_run_says_why_what_is_missing_and_what_to_ask_for() -> None:
     made = plan(report(words("bwrap: no")), CLONE)
     text = answer.render_answer(Subject(made, verdict.judge_plan(made)))
     assert text.startswith("## Verdict: not run\n")
-    assert "The report does not say: the distribution and its release, the version of boxlite" in text
+    assert "It does not say: the distribution and its release." in text
+    assert "`cat /etc/os-release; uname -rm`" in text
     assert "lab probe" in text
-    assert f"- {CLONE} (likely): the text says so" in text
+    assert f"**Likely: {CLONE}**: the text says so" in text
     assert "### Do it again" not in text
 
 
