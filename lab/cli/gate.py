@@ -1,5 +1,6 @@
 """A build compared with another, the decision whether it may be released, and the file of known failures."""
 
+import datetime
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 import click
 
 from lab import builds
-from lab.base.errors import UsageError
+from lab.base.errors import LabError, UsageError
 from lab.base.files import clean_text
 from lab.base.paths import Paths
 from lab.builds import EVERY_SUITE
@@ -109,24 +110,54 @@ class GateOptions:
 
 
 @click.command("expect")
-@options.runs_argument
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
 @options.add_file_option("The file to rewrite, or to make.")
 @options.add_build_option("Use this build, if runs tested several.")
 @click.option("--dry-run", is_flag=True, help="Show the difference and write nothing.")
+@click.option(
+    "--stale",
+    is_flag=True,
+    help="Write nothing, and name the entries of the file that have expired or, if runs are named, do not hold "
+    "in the last of them that has their cells.",
+)
+@click.option(
+    "--ask-tracker",
+    is_flag=True,
+    help="With --stale, name entries whose bug is closed, too: ask GitHub, with the token in GITHUB_TOKEN if "
+    "it is set.",
+)
 @click.pass_obj
 def expect_command(
-    lab: options.Lab, runs: tuple[str, ...], file: Path, build: str | None, *, dry_run: bool
+    lab: options.Lab,
+    runs: tuple[str, ...],
+    file: Path,
+    build: str | None,
+    *,
+    dry_run: bool,
+    stale: bool,
+    ask_tracker: bool,
 ) -> int:
     """Rewrite a file of known failures so that it fits what runs show, and print the difference.
 
     RUN is the name or the folder of a run; if two runs have the same cell, the later one counts. Each failed
     cell that no entry covers gets an entry. FILL IN marks the values that only a person knows, and the gate
     refuses the file until you replace them. Entries that no longer hold are removed. Comments stay.
+
+    Exit status with --stale: 0 if no entry is stale, 1 if one is, 3 if the tracker did not answer and none is.
     """
-    cells: dict[Identity, CellSummary] = {}
+    if ask_tracker and not stale:
+        raise UsageError("--ask-tracker goes with --stale", hint="add --stale, or leave it out")
+    sides = []
     for run in runs:
         folder, record = baseline.read_run(lab.paths.runs, run)
-        cells |= results.reduce_run(record, folder, results.choose_build(record, build, "--build")).cells
+        sides.append(results.reduce_run(record, folder, results.choose_build(record, build, "--build")))
+    if stale:
+        return _show_stale(expectations.read_expectations(file), sides, ask_tracker=ask_tracker)
+    if not runs:
+        raise UsageError("lab expect rewrites the file from runs", hint="name at least one, or add --stale")
+    cells: dict[Identity, CellSummary] = {}
+    for side in sides:
+        cells |= side.cells
     rewriting = expectations.rewrite_expectations(file, list(cells.values()))
     click.echo(clean_text(rewriting.diff(file.name)), nl=False)
     counts = {"added": rewriting.added, "removed": rewriting.removed}
@@ -139,6 +170,33 @@ def expect_command(
     if not dry_run:
         baseline.write_file(file, rewriting.new)
     return 0
+
+
+def _show_stale(expected: Expectations, sides: Sequence[BuildResults], *, ask_tracker: bool) -> int:
+    """Name stale expectations, and what was not asked of them; return the exit status."""
+    problems = expectations.find_stale_entries(expected, sides, datetime.datetime.now(datetime.UTC).date())
+    if not sides:
+        output.print_line("no run is named: whether cells pass that are expected to fail was not asked")
+    failures: list[str] = []
+    if ask_tracker:
+        from lab.gate.tracker import ask_about_bugs  # httpx takes longer to import than all else of this.
+
+        answers = ask_about_bugs(entry.bug for entry in expected.expect.values())
+        failures = answers.failures
+        for name, entry in expected.expect.items():
+            if entry.bug in answers.closed:
+                problems.append(f"{expected.file}: expect.{name}: {entry.bug} is {answers.closed[entry.bug]}")
+        for bug in answers.unasked:
+            output.print_line(clean_text(f"{bug} is no issue of the tracker, so it was not asked"))
+    else:
+        output.print_line("whether their bugs are closed was not asked: --ask-tracker asks GitHub")
+    for problem in problems:
+        output.print_line(clean_text(problem))
+    for failure in failures:
+        output.print_warning(clean_text(f"lab: {failure}"))
+    if not problems:
+        output.print_line(f"{expected.file}: as far as was asked, no entry is stale")
+    return 1 if problems else LabError.exit_status if failures else 0
 
 
 @click.command("compare")

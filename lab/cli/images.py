@@ -67,18 +67,15 @@ def images_pins(guests: tuple[str, ...], *, renew: bool) -> int:
         rows = [[guest.name, pin.build, pin.date] for guest in chosen if (pin := pinned.get(guest.name))]
         output.print_rows([["guest", "build", "date"], *rows])
         return 0
+    for guest in [guest for guest in chosen if store.get_cloud_image(guest).builds is None]:
+        output.print_line(f"{guest.name}: its server lists no builds; change its pin in {file} by hand")
+        chosen.remove(guest)
     unreachable = _warn_of_unreachable(chosen, "run the same command again later; the pin stays as it is")
     changed, failed = False, bool(unreachable)
-    for guest in chosen:
-        if guest in unreachable:
-            continue
-        image = store.get_cloud_image(guest)
-        if image.builds is None:
-            output.print_line(f"{guest.name}: its server lists no builds; change its pin in {file} by hand")
-            continue
+    for guest in [guest for guest in chosen if guest not in unreachable]:
         try:
             with output.get_console().status(guest.name):
-                cloud.move_pin(guest, image, UNWATCHED)
+                cloud.move_pin(guest, store.get_cloud_image(guest), UNWATCHED)
         except LabError as error:
             output.print_warning(f"lab: {guest.name}: {error}")
             failed = True

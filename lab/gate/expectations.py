@@ -4,7 +4,7 @@ import datetime
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise, takewhile
 from pathlib import Path
@@ -123,6 +123,24 @@ def judge_failures(
             faults.append(_fault(expected, matched))
         problems += [f"{expectations.file}: expect.{name}: {fault}" for fault in faults if fault]
     return covered, problems
+
+
+def find_stale_entries(
+    expectations: Expectations, sides: Sequence[BuildResults], today: datetime.date
+) -> list[str]:
+    """Say of each entry that has expired or does not hold in these results that it does not, and why.
+
+    Of two results of the same cell the later one counts. Without results only dates are looked at.
+    """
+    if not sides:
+        entries = expectations.expect.items()
+        expired = [(name, entry.expiry("", today)) for name, entry in entries]
+        return [f"{expectations.file}: expect.{name}: {fault}" for name, fault in expired if fault]
+    cells: dict[Identity, CellSummary] = {}
+    for side in sides:
+        cells |= side.cells
+    elsewhere = frozenset().union(*(side.elsewhere for side in sides)) - cells.keys()
+    return judge_failures(expectations, replace(sides[-1], cells=cells, elsewhere=elsewhere), today)[1]
 
 
 def _fault(expected: Draft, matched: Sequence[CellSummary]) -> str:

@@ -3,6 +3,7 @@
 import datetime
 import json
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lab.record import CellResult, LaneRecord, Outcome, RunResult, ShardRecord, 
 from tests.builders import golden
 from tests.builders.cells import box, cell, done, run_with, side, write
 from tests.builders.facts import facts
+from tests.builders.mirror import Mirror, serving
 from tests.builders.processes import RunLab
 
 BEFORE = run_with(
@@ -504,3 +506,77 @@ def test_a_file_that_cannot_be_rewritten_is_left_as_it_is(run_lab: RunLab) -> No
     file = file_of(text)
     assert "begins with a line [[expect]]" in run_lab(2, "expect", "new", "-o", file)
     assert file.read_text() == text
+
+
+# -- stale entries
+
+
+@pytest.fixture
+def tracked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    """A tracker on the loopback interface, on which issue 7 is closed."""
+    with serving() as mirror:
+        mirror.files["/repos/b/b/issues/7"] = b'{"state": "closed", "state_reason": "completed"}'
+        mirror.files["/repos/b/b/issues/8"] = b'{"state": "open"}'
+        monkeypatch.setenv("GITHUB_API_URL", mirror.url)
+        for name in ("GITHUB_SERVER_URL", "GITHUB_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        yield mirror
+
+
+BUG = "https://github.com/b/b/issues/"
+LATER = {"until": "2999-01-01"}
+
+
+def test_entries_are_stale_by_date_by_run_and_by_bug(run_lab: RunLab, tracked: Mirror) -> None:
+    write(run_with(done(Status.FAIL), done(Status.PASS, guest="fedora-42")), Path("run"))
+    file = file_of(
+        entry(bug=f"{BUG}8", until="2020-01-31"),
+        entry(bug=f"{BUG}8", guest="fedora-*", **LATER),
+        entry(bug=f"{BUG}7", **LATER),
+        entry(bug=f"{BUG}8", **LATER),
+    )
+    text = file.read_text()
+    printed = run_lab(1, "expect", "run", "--stale", "--ask-tracker", "-o", file)
+    assert printed.out.splitlines() == [
+        "expect.toml: expect.1 (debian-* stock): expired on 2020-01-31",
+        "expect.toml: expect.2 (fedora-* stock): fedora-42 stock passes: remove it, or match fewer cells",
+        f"expect.toml: expect.3 (debian-* stock): {BUG}7 is closed as completed",
+    ]
+    assert file.read_text() == text
+
+
+def test_what_was_not_asked_is_said_and_nobody_is_asked(run_lab: RunLab, tracked: Mirror) -> None:
+    file = file_of(entry(bug=f"{BUG}7", **LATER))
+    printed = run_lab(0, "expect", "--stale", "-o", file)
+    assert printed.out.splitlines() == [
+        "no run is named: whether cells pass that are expected to fail was not asked",
+        "whether their bugs are closed was not asked: --ask-tracker asks GitHub",
+        "expect.toml: as far as was asked, no entry is stale",
+    ]
+    assert tracked.requests == []
+
+
+@pytest.mark.parametrize(("until", "exit_status"), [("2999-01-01", 3), ("2020-01-31", 1)])
+def test_a_tracker_that_does_not_answer_is_told_and_hides_no_stale_entry(
+    run_lab: RunLab, tracked: Mirror, until: str, exit_status: int
+) -> None:
+    tracked.files.clear()
+    file = file_of(entry(bug=f"{BUG}7", until=until), entry(bug="https://bugs.debian.org/1", **LATER))
+    printed = run_lab(exit_status, "expect", "--stale", "--ask-tracker", "-o", file)
+    assert f"lab: {BUG}7: HTTP 404: no such issue" in printed.err
+    assert "https://bugs.debian.org/1 is no issue of the tracker, so it was not asked\n" in printed.out
+    assert ("expired on 2020-01-31" in printed.out) is (exit_status == 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "lab expect rewrites the file from runs\n  next: name at least one"),
+        (["--ask-tracker"], "--ask-tracker goes with --stale"),
+        (["--stale"], "no such file"),
+        (["--stale", "nowhere"], "nowhere"),
+    ],
+)
+def test_stale_entries_of_nothing_are_wrong_usage(run_lab: RunLab, words: list[str], message: str) -> None:
+    assert message.lower() in run_lab(2, "expect", *words, "-o", "known.toml").err.lower()
+    assert not Path("known.toml").exists()
