@@ -101,9 +101,12 @@ def _sums(folder: Path) -> str:
 
 
 @cache
-def read_versions() -> tuple[Version, ...]:
-    """Every version, oldest first. The package index is asked once. Raises LabError if pip cannot tell."""
-    words = ["index", "versions", PROJECT, "--json", "--pre", *_platforms(EVERY, X86_64.name)]
+def read_versions(python: str = EVERY, arch: str = X86_64.name) -> tuple[Version, ...]:
+    """Every version with a wheel for a Python, oldest first. The package index is asked once for each.
+
+    Raises LabError if pip cannot tell.
+    """
+    words = ["index", "versions", PROJECT, "--json", "--pre", *_platforms(python, arch)]
     try:
         printed = process.run_command(_pip(*words), timeout=SECONDS).splitlines()
     except process.CommandFailed as error:
@@ -115,13 +118,13 @@ def read_versions() -> tuple[Version, ...]:
     return tuple(sorted(map(Version, parse_json(answer)["versions"])))
 
 
-def list_releases() -> list[Version]:
-    """The releases on the package index, without pre-releases, oldest first.
+def list_releases(python: str = EVERY, arch: str = X86_64.name) -> list[Version]:
+    """The releases on the package index with a wheel for a Python, without pre-releases, oldest first.
 
-    Some have no wheel for a guest's Python: their cells are not applicable there. Raises LabError if pip cannot
-    tell which releases there are.
+    By default these are all: cells of a release that has none for a guest's own Python are not applicable.
+    Raises LabError if pip cannot tell which releases there are.
     """
-    return [version for version in read_versions() if not version.is_prerelease]
+    return [version for version in read_versions(python, arch) if not version.is_prerelease]
 
 
 def check_version(version: str) -> None:

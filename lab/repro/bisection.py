@@ -3,7 +3,7 @@
 A cell fails as another one does if the same tests fail, for the same cause.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -35,8 +35,8 @@ class Border:
     """Where releases turn from good to bad, as far as a search has come.
 
     `bad` is the first release that is known to be bad, and `good` the last one before it that is known to be
-    good; None if there is none. `between` were skipped, and one of them may be the first bad one. `next` is the
-    release to run next; None if nothing more can be learned.
+    good; None if there is none. `between` were skipped or not run yet, and one may be the first bad one. `next`
+    is the release to run next; None if nothing more can be learned.
     """
 
     good: str | None = None
@@ -73,7 +73,7 @@ def search(releases: Sequence[str], states: Mapping[str, ReleaseState]) -> Borde
     return Border(
         good=releases[low] if good else None,
         bad=releases[high],
-        between=tuple(release for release in inside if release in states),
+        between=tuple(inside),
         next=following if first in states else first,
     )
 
@@ -141,17 +141,19 @@ class Bisection:
     run: RunInfo | None = None
 
     @classmethod
-    def of(cls, reported: Cell) -> "Bisection":
-        """A bisection from a cell that failed, over all releases.
+    def of(cls, reported: Cell, python: str | None = None) -> "Bisection":
+        """A bisection from a cell that failed, over the releases with a wheel for its guest.
 
-        Raises UsageError if there is none to compare its build with, LabError if nobody can tell.
+        `python` is that of the guest; until it is known no release is left out. Raises UsageError if there is
+        none to compare its build with, LabError if nobody can tell.
         """
         name, hint = reported.build.name, "leave --bisect out"
         try:
             version = Version(reported.build.version)
         except InvalidVersion:
             raise UsageError(f"the build {name} has no place in the order of releases", hint=hint) from None
-        releases = [release for release in builds.list_releases() if release != version]
+        published = builds.list_releases(python, reported.guest.arch) if python else builds.list_releases()
+        releases = [release for release in published if release != version]
         if not releases:
             raise UsageError(f"there is no release of boxlite beside {name} to compare it with", hint=hint)
         suite = reported.build.suite.name
@@ -170,7 +172,8 @@ class Bisection:
         if result.status is Status.NOT_RUN or len(faults) >= MOST_FAULTS:
             self.stopped = result.reason
             return ()
-        release = next((border.next for border in self.borders if border and border.next), None)
+        # Whether a newer release mends it is asked first.
+        release = next((border.next for border in self.borders[::-1] if border and border.next), None)
         return [cell for cell in self.cells if cell.build.name == release]
 
     @property
@@ -209,29 +212,54 @@ class Bisection:
 
     @property
     def result(self) -> list[str]:
-        """The answer, in sentences."""
-        name = self.reported.build.name
-        if stopped := "interrupted" if self.run and self.run.interrupted else self.stopped:
-            return [f"The bisection did not come to its end: {stopped}."]
+        """The answer, in sentences; of a bisection that ended early, what is known so far."""
+        stopped = "interrupted" if self.run and self.run.interrupted else self.stopped
+        sentences = [f"The bisection did not come to its end: {stopped}."] if stopped else []
+        if not self.results:
+            return sentences
         _, state, reason = self.steps[0]
         if state is not ReleaseState.BAD:
-            return [f"boxlite {name}, the build of the report, shows no failure to look for: {reason}."]
-        failed, fixed = self.borders
-        sentences = []
-        if failed and failed.good:
-            sentences.append(_first([*failed.between, failed.bad], "fails", failed.good, "passes"))
-        elif failed:
-            reason = "is the oldest release and fails, too"
-            if older := self.releases[: self.releases.index(failed.bad or name)]:
+            name = self.reported.build.name
+            return [
+                *sentences,
+                f"boxlite {name}, the build of the report, shows no failure to look for: {reason}.",
+            ]
+        return [*sentences, *self._say_mended(), *self._say_broken()]
+
+    def _say_mended(self) -> Iterator[str]:
+        """Whether the newest release passes, and which one was the first."""
+        _, border = self.borders
+        newest = self.releases[-1]
+        if border is None:
+            yield f"No release is newer than {newest}, which fails."
+        elif border.good:
+            if newest in self._list_releases(ReleaseState.GOOD):
+                yield f"It is mended: {newest}, the newest release, passes."
+            candidates = [*reversed(border.between), border.good]
+            yield _first(candidates, "passes again", border.bad, "fails")
+        elif newest in self._list_releases(ReleaseState.BAD):
+            yield f"It is not mended: {newest}, the newest release, fails, too."
+        elif border.next is None:
+            yield f"No newer release is known to pass: {border.bad} fails, too."
+        else:
+            yield "Whether a newer release passes is not known."
+
+    def _say_broken(self) -> Iterator[str]:
+        """Which release failed first."""
+        border, _ = self.borders
+        if border and border.good:
+            yield _first([*border.between, border.bad], "fails", border.good, "passes")
+        elif border and border.next:
+            yield f"Which release first failed is not known: {border.bad} fails."
+        elif border:
+            name, reason = self.reported.build.name, "is the oldest release and fails, too"
+            if older := self.releases[: self.releases.index(border.bad or name)]:
                 releases = ", ".join(release for release in older if release not in self.not_run)
                 reason = f"fails, and of the older ones none could be judged (tried: {releases})"
-            sentences.append(f"No release is known to pass before {name}: {failed.bad} {reason}.")
-        if fixed and fixed.good:
-            candidates = [*reversed(fixed.between), fixed.good]
-            sentences.append(_first(candidates, "passes again", fixed.bad, "fails"))
-        elif fixed:
-            sentences.append(f"No newer release is known to pass: {fixed.bad} fails, too.")
-        return sentences
+            yield f"No release is known to pass before {name}: {border.bad} {reason}."
+
+    def _list_releases(self, state: ReleaseState) -> list[str]:
+        return [cell.build for cell, of_cell, _ in self.steps if of_cell is state]
 
     def document(self) -> dict[str, Any]:
         """All of it for a JSON document. The folders of its steps are relative to that of its run."""

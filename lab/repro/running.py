@@ -100,18 +100,22 @@ class Runner:
         if wishes.bisection and not failed:
             self.say("no cell of the report failed, so there is nothing to bisect")
         elif wishes.bisection and not run.run.interrupted:
-            bisected = self.bisected(failed[0], folder / BISECTION, plan.made_variants)
+            facts = next(cell.facts for cell in run.cells if cell.variant == failed[0].variant.name)
+            python = facts.python if facts else None
+            bisected = self.bisected(failed[0], folder / BISECTION, plan.made_variants, python)
             subject = replace(subject, bisection=bisected)
             write_atomically(folder / comment.FILE, answer.render_answer(subject))
         return subject
 
-    def bisected(self, cell: Cell, folder: Path, variants: Mapping[str, Variant]) -> Bisection:
-        """Bisect releases from a cell that failed, in a run of its own.
+    def bisected(
+        self, cell: Cell, folder: Path, variants: Mapping[str, Variant], python: str | None
+    ) -> Bisection:
+        """Bisect releases from a cell that failed, in a run of its own. `python` is that of its guest.
 
         All steps share one lane as long as it lives: its guest is brought up once, and each build is deployed
         from there. Raises LabError if nothing can be run.
         """
-        bisected = Bisection.of(cell)
+        bisected = Bisection.of(cell, python)
         self.say(f"bisection over {len(bisected.cells)} releases, run {folder}")
         run = self._run(folder, [cell], variants, SUITE_ALONE, bisected.cells, bisected.follow)
         bisected.run = run.run

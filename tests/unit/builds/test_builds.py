@@ -201,6 +201,12 @@ def test_the_previous_release_is_the_newest_older_one(tools: StandIn, version: s
     assert builds.find_previous_release(Wheel(version, version)) == Wheel(expected, expected)
 
 
+def test_pip_is_asked_for_the_releases_with_a_wheel_for_a_guest(tools: StandIn) -> None:
+    assert wheels.list_releases("3.13", "aarch64") == wheels.list_releases("3.13", "aarch64")
+    [asked] = tools.calls
+    assert {"--python-version=3.13", "--platform=manylinux_2_17_aarch64"} <= set(asked)
+
+
 def test_an_unknown_release_is_refused_before_all_else(paths: Paths, tools: StandIn, wheel: Path) -> None:
     # What a failed download left is no stored release.
     (paths.make(wheels.get_wheel_store(paths)) / "boxlite-99.0-00000000-cp313-x86_64.lock").touch()

@@ -177,7 +177,7 @@ def test_what_other_tests_of_a_cell_show_holds_though_one_could_not_be_judged() 
 
 @pytest.fixture(autouse=True)
 def releases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builds, "list_releases", lambda: list(map(Version, RELEASES)))
+    monkeypatch.setattr(builds, "list_releases", lambda *_: list(map(Version, RELEASES)))
 
 
 def run(truth: str, version: str = "0.10.4") -> tuple[Bisection, list[str]]:
@@ -195,21 +195,44 @@ def run(truth: str, version: str = "0.10.4") -> tuple[Bisection, list[str]]:
 @pytest.mark.parametrize(
     ("truth", "version", "first_failed", "first_fixed", "result"),
     [
-        ("ggggbbb", "0.10.4", "0.10.2", None, ["first release that fails: 0.10.1, the release before it"]),
+        (
+            "ggggbbb",
+            "0.10.4",
+            "0.10.2",
+            None,
+            ["No release is newer", "first release that fails: 0.10.1, the release before it"],
+        ),
         (
             "ggbbbgg",
             "0.10.1",
             "0.10.0",
             "0.10.3",
-            ["fails: 0.9.5, the release before it", "passes again: 0.10.2, the release before it"],
+            [
+                "It is mended: 0.10.4, the newest release, passes.",
+                "passes again: 0.10.2, the release before it",
+                "fails: 0.9.5, the release before it",
+            ],
         ),
-        ("ggggsbb", "0.10.4", None, None, ["fails is one of 0.10.2 or 0.10.3: 0.10.1 passes."]),
-        ("ggggbsg", "0.10.2", "0.10.2", None, ["fails: 0.10.1", "again is one of 0.10.3 or 0.10.4"]),
-        ("bbbbbbb", "0.10.3", None, None, ["before 0.10.3: 0.9.0 is the oldest", "No newer release"]),
-        ("ssbbbbb", "0.10.4", None, None, ["fails, and of the older ones none could be judged (tried: 0.9.0"]),
+        ("ggggsbb", "0.10.4", None, None, ["", "fails is one of 0.10.2 or 0.10.3: 0.10.1 passes."]),
+        ("ggggbsg", "0.10.2", "0.10.2", None, ["mended", "again is one of 0.10.3 or 0.10.4", "fails: 0.10.1"]),
+        ("bbbbbbb", "0.10.3", None, None, ["not mended: 0.10.4", "before 0.10.3: 0.9.0 is the oldest"]),
+        ("bbbbbbs", "0.10.3", None, None, ["No newer release", "before 0.10.3: 0.9.0 is the oldest"]),
+        (
+            "ssbbbbb",
+            "0.10.4",
+            None,
+            None,
+            ["", "fails, and of the older ones none could be judged (tried: 0.9.0"],
+        ),
         ("ggggggg", "0.10.4", None, None, ["boxlite 0.10.4, the build of the report, shows no failure"]),
         # A host that can run nothing is given up soon.
-        ("xxxxxxb", "0.10.4", None, None, ["The bisection did not come to its end: the machine is gone."]),
+        (
+            "xxxxxxb",
+            "0.10.4",
+            None,
+            None,
+            ["did not come to its end: the machine is gone.", "", "of the older ones none could be judged"],
+        ),
     ],
 )
 def test_what_a_bisection_finds(
@@ -226,7 +249,9 @@ def test_what_a_bisection_finds(
     ("truth", "version", "names"),
     [
         ("ggggbbb", "0.10.4", "0.10.4 0.9.0 0.10.1 0.10.3 0.10.2"),
-        ("bbbbbbb", "0.10.3", "0.10.3 0.9.0 0.10.4"),
+        ("bbbbbbb", "0.10.3", "0.10.3 0.10.4 0.9.0"),
+        # The newest release, and which one mended it, come before what broke it.
+        ("gbbbggg", "0.10.0", "0.10.0 0.10.4 0.10.2 0.10.1 0.9.0 0.9.5"),
         ("ggggggg", "0.10.4", "0.10.4"),
         ("xxxxxxb", "0.10.4", "0.10.4 0.9.0 0.10.1 0.10.3"),
     ],
@@ -235,10 +260,51 @@ def test_only_releases_that_decide_something_are_run(truth: str, version: str, n
     assert run(truth, version)[1] == names.split()
 
 
+@pytest.mark.parametrize(
+    ("count", "result"),
+    [
+        (0, []),
+        (
+            1,
+            ["Whether a newer release passes is not known.", "Which release first failed is not known: 0.10.0"],
+        ),
+        (
+            2,
+            [
+                "It is mended: 0.10.4",
+                "passes again is one of 0.10.1, 0.10.2, 0.10.3 or 0.10.4: 0.10.0",
+                "Which",
+            ],
+        ),
+        (3, ["It is mended: 0.10.4", "passes again is one of 0.10.1 or 0.10.2: 0.10.0 fails", "Which"]),
+        (5, ["It is mended: 0.10.4", "passes again: 0.10.1", "fails is one of 0.9.5 or 0.10.0: 0.9.0 passes"]),
+    ],
+)
+def test_a_bisection_that_is_interrupted_says_what_is_known_by_then(count: int, result: list[str]) -> None:
+    whole, _ = run("gbbbggg", "0.10.0")
+    stopped = replace(whole, results=whole.results[:count], stopped="interrupted")
+    first, *known = stopped.result
+    assert first == "The bisection did not come to its end: interrupted."
+    assert len(known) == len(result)
+    assert all(words in line for words, line in zip(result, known, strict=True))
+
+
+def test_releases_without_a_wheel_for_the_guest_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def list_releases(*guest: str) -> list[Version]:
+        calls.append(guest)
+        return [Version("0.9.5"), Version("0.10.4")]
+
+    monkeypatch.setattr(builds, "list_releases", list_releases)
+    assert Bisection.of(reported(), "3.13").releases == ["0.9.5", "0.10.4"]
+    assert calls == [("3.13", "x86_64")]
+
+
 def test_a_build_without_a_place_among_releases_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no place in the order of releases"):
         Bisection.of(reported("main"))
-    monkeypatch.setattr(builds, "list_releases", lambda: [Version("0.10.4")])
+    monkeypatch.setattr(builds, "list_releases", lambda *_: [Version("0.10.4")])
     with pytest.raises(UsageError, match=r"no release of boxlite beside 0\.10\.4"):
         Bisection.of(reported())
 
@@ -269,7 +335,7 @@ def test_all_steps_are_cells_of_one_run(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Worker, "work", serve)
     paths, folder = Paths(cache=tmp_path / "cache", state=tmp_path / "state"), tmp_path / "run"
     runner = Runner(paths, "", "lab repro report.md --bisect", Console(), quiet=True)
-    bisected = runner.bisected(reported(), folder, {})
+    bisected = runner.bisected(reported(), folder, {}, None)
     assert bisected.stopped == ""
     assert lanes == [1]
     record = RunResult.read(folder)
