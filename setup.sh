@@ -134,7 +134,9 @@ has_foreign() {
         word=${word#-g} word=${word#--set=}
         for name in $names; do
             case $word in "$name" | "$name"[@/]*) return 0 ;; esac
-            if [ -e "images/sets/$word.toml" ] && grep -q "\"${name}[@\"]" "images/sets/$word.toml"; then return 0; fi
+            for set in "images/sets/$word.toml" "$word"; do
+                if [ -f "$set" ] && grep -q "\"${name}[@\"]" "$set"; then return 0; fi
+            done
         done
     done
     return 1

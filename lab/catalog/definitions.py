@@ -460,6 +460,12 @@ class Set(Definition):
     kernels: list[str] = Field([], description="Each guest has each of these kernels, as --kernel takes them.")
     remedies: bool = Field(True, description="Whether remedies are tried on the cells that fail.")
 
+    @model_validator(mode="after")
+    def _names_a_cell(self) -> "Set":
+        if empty := [key for key in ("guests", "variants") if not getattr(self, key)]:
+            raise ValueError(f"a set names at least one guest and one variant; {empty[0]} is empty")
+        return self
+
 
 @cache
 def load_subjects() -> dict[str, str]:

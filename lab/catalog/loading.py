@@ -58,7 +58,25 @@ class Catalog:
         return sorted({name for variant in [*self.variants.values(), *variants] for name in variant.sysctls})
 
     def set(self, name: str) -> Set:
-        return _lookup("set", name, self.sets)
+        """A set of the lab, or that in a file, whose path has a slash or ends with .toml. Raises UsageError."""
+        if "/" not in name and not name.endswith(".toml"):
+            return _lookup("set", name, self.sets)
+        file = Path(name)
+        definition = load_file(file, Set, name=file.stem)
+        self.check_set(file, definition)
+        return definition
+
+    def check_set(self, file: Path, definition: Set) -> None:
+        """Raise UsageError if a set names a guest or a variant that the catalog does not have."""
+        for key, names, find in (
+            ("guests", definition.guests, self.guest),
+            ("variants", definition.variants, self.variant),
+        ):
+            for name in names:
+                try:
+                    find(name)
+                except UsageError as error:
+                    raise UsageError(f"{file}: {key}: {error.args[0]}", hint=error.hint) from None
 
     def with_variants(self, folder: Path) -> "Catalog":
         """The catalog and the variants in this folder, if there is one: those that were made for one run.
@@ -98,16 +116,7 @@ def load_catalog(root: Path | None = None) -> Catalog:
     )
     _check_keys(root, catalog)
     for definition in catalog.sets.values():
-        file = root / "images" / "sets" / f"{definition.name}.toml"
-        for key, names, find in (
-            ("guests", definition.guests, catalog.guest),
-            ("variants", definition.variants, catalog.variant),
-        ):
-            for name in names:
-                try:
-                    find(name)
-                except UsageError as error:
-                    raise UsageError(f"{file}: {key}: {error.args[0]}", hint=error.hint) from None
+        catalog.check_set(root / "images" / "sets" / f"{definition.name}.toml", definition)
     return catalog
 
 

@@ -135,7 +135,7 @@ def _kept_paths(context: click.Context) -> list[str]:
 OFFERED: dict[str, tuple[Callable[[click.Context], Iterable[str]], str]] = {
     **dict.fromkeys(("GUEST", "GUESTS"), (_guests, "")),
     "VARIANT": (_defined_in(find_definitions() / "cloud-init" / "variants"), ""),
-    "SET": (_defined_in(find_definitions() / "images" / "sets"), ""),
+    "SET|FILE": (_defined_in(find_definitions() / "images" / "sets"), "file"),
     "REMEDY": (_defined_in(PACKAGE / "remedies"), ""),
     **dict.fromkeys(("BUILD", "previous|BUILD"), (_releases, "file")),
     **dict.fromkeys(("RUN", "OLD", "NEW", "FILE-or-RUN", "RUN|SITE"), (_runs, "dir")),

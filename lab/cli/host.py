@@ -28,8 +28,8 @@ NAMING_GUESTS = (
 @click.option(
     "--set",
     "set_name",
-    metavar="SET",
-    help="Check what the guests of this set need. Default: all guests.",
+    metavar="SET|FILE",
+    help="Check what the guests of this set need, or of the set in a TOML file. Default: all guests.",
 )
 @click.option(
     "-g",

@@ -44,7 +44,10 @@ class Request:
     """
 
     set_name: str | None = make_option(
-        "Run a named set of cells; see `lab list sets`.", "SET", flags="--set", group=Group.WHAT
+        "Run a named set of cells (see `lab list sets`), or the set in a TOML file.",
+        "SET|FILE",
+        flags="--set",
+        group=Group.WHAT,
     )
     guests: Sequence[str] = make_option(
         "Run this guest instead of the set's guests; repeatable. See `lab list guests`.",

@@ -197,6 +197,7 @@ def test_a_plan_with_guests_of_the_other_architecture_is_told_by_its_arguments(
         *((f"matrix --build x.whl -g {name} -v stock", [name]) for name in every),
         ("matrix --set=mine-0", ["debian-13", arm]),
         ("matrix --set mine-1", [arm]),
+        ("matrix --set=images/sets/mine-1.toml", [arm]),
         (f"matrix -g{arm}", [arm]),
         (f"shell {arm} stock", [arm]),
         (f"shell --run 20261130-120000 {arm}/stock", [arm]),

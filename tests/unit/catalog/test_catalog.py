@@ -216,12 +216,35 @@ def test_a_wrong_variant_names_file_key_and_expectation(root: Path, text: str, k
     [
         (SET.replace("debian-13", "debain-13"), "guests", "'debain-13'\n  next: did you mean debian-13?"),
         (SET.replace("stock", "stork"), "variants", "'stork'\n  next: did you mean stock?"),
+        (SET.replace('"debian-13"', ""), "(whole file)", "at least one guest and one variant; guests is empty"),
+        (SET.replace('"stock"', ""), "(whole file)", "at least one guest and one variant; variants is empty"),
     ],
 )
 def test_a_wrong_set_names_file_key_and_expectation(root: Path, text: str, key: str, expected: str) -> None:
     error = error_of(root, SET_FILE, text)
     assert f"{root / SET_FILE}: {key}: " in error
     assert expected in error
+
+
+def test_a_set_may_be_a_file_of_the_user_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    definitions = catalog.load_catalog()
+    (tmp_path / "mine.toml").write_text(SET)
+    assert definitions.set(str(tmp_path / "mine.toml")).guests == ["debian-13"]
+    monkeypatch.chdir(tmp_path)
+    assert definitions.set("mine.toml") == definitions.set("./mine.toml")
+    # A name is that of the lab's own, whatever is in the folder.
+    (tmp_path / "quick").mkdir()
+    assert definitions.set("quick").guests == ["debian-12", "debian-13"]
+    (tmp_path / "mine.toml").write_text(SET.replace("debian-13", "debain-13"))
+    for name, words in [
+        ("mine.toml", "mine.toml: guests: no guest is called 'debain-13'"),
+        ("none.toml", "none.toml: No such file or directory"),
+        ("./quick", "quick: this is not a regular file"),
+        ("Mine.toml", "Mine.toml: the file's name may only have lower-case letters"),
+    ]:
+        with pytest.raises(UsageError) as caught:
+            definitions.set(name)
+        assert words in str(caught.value)
 
 
 def test_everything_wrong_in_a_file_is_said_at_once(root: Path) -> None:
