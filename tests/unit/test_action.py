@@ -15,31 +15,6 @@ from tests.builders.runs import runs_of_shards
 
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / "action.yml"
-WORKFLOW = ROOT / "docs" / "examples" / "compatibility.yml"
-
-
-@pytest.mark.parametrize(
-    ("kind", "file"), [("vendor.github-actions", ACTION), ("vendor.github-workflows", WORKFLOW)]
-)
-def test_the_action_and_the_workflow_are_valid(kind: str, file: Path) -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", kind, str(file)]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stdout
-
-
-@pytest.mark.parametrize("file", [ACTION, WORKFLOW])
-def test_no_input_is_part_of_a_program(file: Path) -> None:
-    programs = re.findall(r"^ *-? *run:.*(?:\n(?: {8,}).*)*", file.read_text(), re.MULTILINE)
-    assert [program for program in programs if "${{" in program] == []
-
-
-def test_the_workflow_gives_the_action_inputs_that_it_has() -> None:
-    declared = set(re.findall(r"^  ([a-z-]+):$", ACTION.read_text().split("\noutputs:")[0], re.MULTILINE))
-    used = re.findall(r"uses: OWNER/boxlite-lab@main\n +with:\n((?: {10}.*\n)+)", WORKFLOW.read_text())
-    assert len(used) == 2
-    given = {line.split(":")[0].strip() for block in used for line in block.splitlines()}
-    assert given <= declared, given - declared
-    assert {"build", "set", "shard", "gate", "expect"} <= declared
 
 
 # What the steps get in the environment: each input but `judge`, which is a condition.
@@ -238,22 +213,6 @@ def test_a_lost_shard_ends_the_job_with_3(runner: Runner, tmp_path: Path) -> Non
     assert runner.step("report", {"LAB_RUN": run, **inherited}) == 0
     assert "- not-run (shard 2/4 was lost): debian-12 (max-userns-zero)" in runner.summary.read_text()
     assert "shard 2/4 was lost" in (Path(run) / "junit.xml").read_text()
-
-
-def test_the_workflow_runs_every_shard_of_its_plan_and_makes_a_lost_one_good() -> None:
-    text = WORKFLOW.read_text()
-    [listed] = re.findall(r"shard: (\[.*\])", text)
-    shards = json.loads(listed)
-    assert shards == [f"{number}/{len(shards)}" for number in range(1, len(shards) + 1)]
-    assert "name: shard-${{ strategy.job-index }}" in text
-    assert "pattern: shard-*" in text
-    # Each artifact is uploaded again if its job is.
-    assert text.count("uses: actions/upload-artifact@") == text.count("overwrite: true")
-    shard, last = text.split("\n  gate:\n")
-    assert 'resume: "true"' in last
-    assert "if: ${{ !cancelled() }}" in last
-    of_shard, of_last = (int(re.findall(r"timeout-minutes: (\d+)", job)[-1]) for job in (shard, last))
-    assert of_last > of_shard
 
 
 def test_one_shard_that_is_left_has_no_folder_of_its_own(runner: Runner) -> None:
