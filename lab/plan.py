@@ -17,6 +17,7 @@ from lab.record import (
     CellVerdict,
     Expectation,
     ExperimentPolicy,
+    Needs,
     RunInfo,
     RunOptions,
     ShardRecord,
@@ -92,11 +93,15 @@ class Cell:
     def machine(self) -> Machine:
         return Machine(self.guest, " ".join(self.variant.kernel_arguments))
 
+    @property
+    def own_causes(self) -> list[str]:
+        """The causes that the guest has by itself, and the bug of boxlite's that its suite meets everywhere."""
+        return [*self.guest.own_causes, *filter(None, [self.suite.expect.cause])]
+
     @cached_property
     def expected(self) -> Expectation:
         """What guest, suite and variant expect; a pass if the suite needs nothing of what the cause breaks."""
-        own_causes = [*self.guest.own_causes, *filter(None, [self.suite.expect.cause])]
-        turned = [self.variant.turns.get(cause, cause) for cause in own_causes]
+        turned = [self.variant.turns.get(cause, cause) for cause in self.own_causes]
         expect = choose_expectation(
             *(Expectation(status="xfail", cause=cause) for cause in turned if cause != PASS),
             self.variant.expect,
@@ -119,10 +124,13 @@ class Cell:
     def typical_seconds(self, options: RunOptions = DEFAULT_OPTIONS) -> float:
         """Estimate how long the cell takes from what its variant expects, the same on every host."""
         always = self.trials and options.experiments is ExperimentPolicy.ALWAYS
-        if self.expected.status != "xfail":
-            return PASS_SECONDS + (BREAKING_SECONDS if always else 0.0)
+        if (cause := self.expected.cause) is None:
+            return self.suite.length * (PASS_SECONDS + (BREAKING_SECONDS if always else 0.0))
+        # Where boxes start in the sandbox, nearly all tests run to their ends.
+        is_blocked = Needs.SANDBOX.includes(causes.list_causes()[cause].breaks)
+        seconds = BLOCKED_SECONDS if is_blocked else PASS_SECONDS
         remedies = REMEDIES_SECONDS if self.trials and options.remedies else 0.0
-        return BLOCKED_SECONDS + remedies + (TURNING_SECONDS if always else 0.0)
+        return self.suite.length * (seconds + remedies + (TURNING_SECONDS if always else 0.0))
 
     def rerun(self, options: RunOptions) -> str:
         """Return a command line that runs exactly this cell again."""

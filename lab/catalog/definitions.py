@@ -515,6 +515,9 @@ class Suite(Definition):
     because: str = Field(default="", description="The bug, and where boxlite's project keeps it.")
     test_seconds: int = Field(description="Limit of one test, on a host with hardware acceleration.")
     suite_seconds: int = Field(description="Limit of the whole suite, on such a host.")
+    length: float = Field(
+        default=1.0, description="How many times as long as the suite jailer it takes, for estimates."
+    )
     shared: list[Annotated[str, Field(max_length=100)]] = Field(
         default=[], description="Files of `lab/suites/_shared` that stand beside the suite's own in the guest."
     )

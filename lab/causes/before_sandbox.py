@@ -227,3 +227,25 @@ def home_noexec(evidence: Evidence) -> CauseEvidence | None:
         return None
     reason = "the home directory is mounted noexec: executing a program in it fails with EACCES"
     return CauseEvidence(Confidence.PROVED, reason)
+
+
+# What `SecurityOptions.maximum()` of boxlite 0.10.8 asks for, as `max_open_files`.
+MOST_OPEN_FILES = 1024
+# Rust's standard library, if a step between fork and exec failed and its error cannot be passed on: boxlite has
+# closed the pipe for it by then. After that come only a box's limits and its PID file (`add_pre_exec_hook` in
+# boxlite's jailer/pre_exec.rs).
+STEP_FAILED = "assertion failed: output.write(&bytes).is_ok(), aborting"
+
+
+# boxlite's child sets the limits of a box right before it executes bubblewrap.
+@add_cause("nofile-limit", Needs.OPEN_FILES)
+def nofile_limit(evidence: Evidence) -> CauseEvidence | None:
+    """The user may have fewer files open in a process (RLIMIT_NOFILE) than the 1024 that boxlite's strongest
+    preset sets for a box, and only root may raise a hard limit, so a box with that preset does not start. The
+    limit comes from /etc/security/limits.conf, or from LimitNOFILE= of boxlite's systemd service.
+    """
+    limit = evidence.limits.nofile_hard if evidence.limits else None
+    if limit is None or limit >= MOST_OPEN_FILES:
+        return None
+    reason = f"the user may have at most {limit} files open, and the strongest preset sets {MOST_OPEN_FILES}"
+    return prove_if(evidence.boxlite_says(STEP_FAILED), reason, ", and the child that sets it aborted")

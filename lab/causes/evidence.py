@@ -10,7 +10,7 @@ from lab.base.data import SMALL_FILE, parse_json
 from lab.base.errors import LabError, format_error
 from lab.base.files import clean_text, cut_text, open_regular, read_regular
 from lab.probes import NONE_RUN, ProbedUser, Probes
-from lab.probes.facts import STACKED, ContainerEngine, parse_label
+from lab.probes.facts import STACKED, ContainerEngine, LimitFacts, parse_label
 from lab.record import BoxGroups, Outcome, TestResult
 
 KERNEL_FILE = "kernel.log"
@@ -47,7 +47,7 @@ class Evidence:
     and in a bug report another program that is blocked. `modes` are the permission bits of boxlite's programs,
     by path below the user's home: as boxlite unpacked them, and as it copied them beside its boxes. `boxlite`
     is the version of the build, empty if nobody knows it. `groups` are the control groups that tests which did
-    not pass recorded.
+    not pass recorded. `limits` are those of the suite's user; None if nobody read them.
     """
 
     probes: Probes = NONE_RUN
@@ -62,6 +62,7 @@ class Evidence:
     modes: dict[str, int] = field(default_factory=dict)
     boxlite: str = ""
     groups: tuple[BoxGroups, ...] = ()
+    limits: LimitFacts | None = None
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -144,6 +145,7 @@ def read_evidence(folder: Path, tests: Sequence[TestResult] = (), *, control: st
         control_failed=None if outcome in (Outcome.NOT_RUN, Outcome.SKIP) else outcome.is_failure,
         logs=tuple(map(read_beginning, logs)),
         modes={line[2]: int(line[1], 8) for line in MODE.finditer(read_evidence_text(folder, MODES_FILE))},
+        limits=stored.context.limits if stored else None,
         groups=tuple(test.groups for test in tests if test.groups and test.outcome is not Outcome.PASS),
     )
 

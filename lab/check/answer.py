@@ -213,7 +213,13 @@ def diagnose(report: HostReport) -> list[FoundCause]:
     """
     sysctls = {name: value for name, value in report.facts.sysctls.items() if value is not None}
     profile = parse_confining_profile(report.who.context.apparmor)
-    evidence = Evidence(probes=report.probes, sysctls=sysctls, profile=profile, container=report.who.container)
+    evidence = Evidence(
+        probes=report.probes,
+        sysctls=sysctls,
+        profile=profile,
+        container=report.who.container,
+        limits=report.who.context.limits,
+    )
     findings = {
         finding.name: finding
         for failed in (True, False)

@@ -85,7 +85,7 @@ def run_cell(running: RunningLane, cell: Cell, folder: Path, options: SuiteOptio
             (folder / evidence.SCRIPT_FILE).write_text(printed)
     findings = [] if clean else diagnose_cell(cell, folder, suite_run.tests)
     circumstances = Circumstances(
-        cell.guest.own_causes,
+        cell.own_causes,
         speed=running.lane.speed,
         hangs_count=options.stretch > 1,
         killed_for_memory=evidence.find_killed_programs(folder),

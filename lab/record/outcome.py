@@ -187,17 +187,20 @@ class Fault(StrEnum):
 
 
 class Needs(OrderedEnum):
-    """How much of its host a test needs. Each of these also needs all that are listed before it."""
+    """How much of its host a test needs. Each also needs all before it, as far as the sandbox."""
 
     NOTHING = "nothing"
     RUNTIME = "runtime"
     BOX = "box"
     SANDBOX = "sandbox"
     CGROUP = "cgroup"  # a box in the sandbox, which boxlite put into a control group of its own
+    OPEN_FILES = (
+        "open-files"  # a box in the sandbox, and as many open files as boxlite's strongest preset gives it
+    )
 
     def includes(self, other: "Needs") -> bool:
         """Whether a test that needs this also needs the other."""
-        return self.rank >= other.rank
+        return self is other or other.rank <= min(self.rank, Needs.SANDBOX.rank)
 
 
 # The cause of a failed cell whose evidence shows none of the causes in `lab/causes/`.

@@ -6,10 +6,10 @@ default_limit() {
     echo $(($(sysctl -n kernel.threads-max) / 2))
 }
 
-# processes_of USER: how many processes and threads a new login of this user may have. It runs no start-up file of the
-# user's shell, and gets no terminal on which the user's other programs could type.
-processes_of() {
-    look="awk '/^Max processes/ { print \$3 }' /proc/self/limits"
+# limit_of USER LINE FIELD: a limit that a new login of this user has: of the line of /proc/PID/limits that begins so, this
+# field. It runs no start-up file of the user's shell, and gets no terminal on which the user's other programs could type.
+limit_of() {
+    look="awk '/^$2/ { print \$$3 }' /proc/self/limits"
     if [ "$(id -u)" = 0 ]; then
         su -s /bin/sh -c "$look" "$1" </dev/null 2>&1
     elif [ "$(id -un)" = "$1" ]; then

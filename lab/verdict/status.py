@@ -16,7 +16,6 @@ from lab.record import (
     Expectation,
     Fault,
     FoundCause,
-    Needs,
     Outcome,
     RepeatResult,
     Status,
@@ -53,10 +52,10 @@ REASONS = {
 class Circumstances:
     """What a suite ran under, where that decides whether a failure is boxlite's, and whether it was expected.
 
-    `guest_causes` are those that the guest has by itself. `speed` is the host's. `hangs_count`: a limit of the
-    lab's own that was met on a slow host is boxlite's failure: the suite had more time than a slow guest needs,
-    or is compared with another try. `killed_for_memory` are the programs that the guest's kernel killed because
-    the guest had no memory left.
+    `guest_causes` are those that the guest has by itself, or the suite everywhere. `speed` is the host's.
+    `hangs_count`: a limit of the lab's own that was met on a slow host is boxlite's failure: the suite had more
+    time than a slow guest needs, or is compared with another try. `killed_for_memory` are the programs that the
+    guest's kernel killed because the guest had no memory left.
     """
 
     guest_causes: Collection[str] = ()
@@ -125,7 +124,9 @@ def judge_cell(
         reasons.append(f"expected to fail for {expected.cause}")
     elif expected.status == "xfail" and not run.cut_short:
         causes_met = {finding.name for finding in findings} & {expected.cause, *circumstances.guest_causes}
-        difference = _difference(suite.needing(_broken(causes_met)), failed, skipped, not_run)
+        rows = causes.list_causes()
+        broken = set[str]().union(*(suite.needing(rows[name].breaks) for name in causes_met))
+        difference = _difference(broken, failed, skipped, not_run)
         status = Status.FAIL if difference else Status.XFAIL
         reasons += [difference] if difference else []
     if run.cut_short:
@@ -143,12 +144,6 @@ def _no_finding(suite: Suite, failed: set[str], not_run: set[str]) -> str:
     if suite.control in not_run:
         return f"the evidence proves no known cause, and the control did not run ({suite.control})"
     return "the evidence proves no known cause"
-
-
-def _broken(names: Collection[str]) -> Needs:
-    """Return the most basic need that one of these causes breaks: no test can rely on it."""
-    rows = causes.list_causes()
-    return min((rows[name].breaks for name in names), key=lambda needs: needs.rank)
 
 
 def _difference(expected: set[str], failed: set[str], skipped: set[str], not_run: set[str]) -> str:

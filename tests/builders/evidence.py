@@ -9,7 +9,7 @@ from lab.causes import evidence
 from lab.causes.evidence import Evidence
 from lab.probes import NOT_RUN, Probe, Probes
 from lab.record import BoxGroups
-from tests.builders.facts import ALL_WORK, probe, probed, service_probe
+from tests.builders.facts import ALL_WORK, context, probe, probed, service_probe
 
 OK = probe(0, "")
 OPEN_SYSCTLS = {"kernel.unprivileged_userns_clone": "1", "user.max_user_namespaces": "7794"}
@@ -74,6 +74,7 @@ def gathered(
     logs: tuple[str, ...] = (),
     modes: Mapping[str, int] | None = None,
     groups: tuple[BoxGroups, ...] = (),
+    nofile: int = 524288,
 ) -> Evidence:
     """Evidence of a guest on which everything works except what is given."""
     return Evidence(
@@ -86,6 +87,7 @@ def gathered(
         logs=logs,
         modes=dict(modes or {}),
         groups=groups,
+        limits=context(nofile_hard=nofile).limits,
     )
 
 
@@ -373,4 +375,10 @@ SSH_SERVICE, USER_SCOPE = "0::/system.slice/ssh.service", "0::/user.slice/user-1
 CGROUP_NOT_JOINED = gathered(groups=(BoxGroups(caller=SSH_SERVICE, box=[SSH_SERVICE]),))
 CGROUP_JOINED = gathered(
     groups=(BoxGroups(caller=f"{USER_SCOPE}/app.slice/run-u1.scope", box=[f"{USER_SCOPE}/boxlite/BOX"]),)
+)
+# On a debian-13 with nofile-256: the box of the strongest preset.
+NOFILE_LIMIT = gathered(
+    nofile=256,
+    messages=("boxlite.errors.EngineError: engine reported an error: The VM failed to start.",),
+    logs=("fatal runtime error: assertion failed: output.write(&bytes).is_ok(), aborting",),
 )

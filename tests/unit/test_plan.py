@@ -151,6 +151,16 @@ def test_a_suite_has_its_own_expectation(guest: str, variant: str, cause: str | 
     assert "--build 0.10.8,suite=lifecycle" in cell.rerun(RunOptions())
 
 
+@pytest.mark.parametrize(
+    ("variant", "seconds"), [("stock", 180.0), ("as-root", 180.0), ("userns-clone-off", 80.0)]
+)
+def test_a_cell_of_a_longer_suite_is_estimated_to_take_longer(variant: str, seconds: float) -> None:
+    """A cell in which boxes start takes as long as one that passes, whatever fails at their ends."""
+    build = RELEASE.with_suite("lifecycle")
+    cell = plan.Cell(KNOWN.guest("debian-13"), KNOWN.variant(variant), build)
+    assert cell.typical_seconds() == seconds
+
+
 WHOLE = plan.choose_cells(KNOWN).cells([RELEASE, OLDER])
 
 

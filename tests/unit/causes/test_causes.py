@@ -61,6 +61,11 @@ SEEN = [
     ("SHIM_NOT_EXECUTABLE", "shim-not-executable", "ePoFaMBWTqxA/bin/boxlite-shim has mode 0664"),
     ("BWRAP_TOO_OLD", "bwrap-too-old", "Unknown option --clearenv"),
     ("MOUNT_SYMLINK", "mount-symlink", "symlink destination /etc/ssl/certs/ca-cert"),
+    (
+        "NOFILE_LIMIT",
+        "nofile-limit",
+        "at most 256 files open, and the strongest preset sets 1024, and the child",
+    ),
     ("CGROUP_NOT_JOINED", "cgroup-not-joined", "of its caller, 0::/system.slice/ssh.service"),
 ]
 # No setting of a host is known that leads to them.
@@ -139,6 +144,8 @@ def test_a_cause_of_the_sandbox_stands_beside_one_that_fails_the_control() -> No
 NO_CAUSE = {
     "clean": examples.CLEAN,
     "a box in a control group of its own": examples.CGROUP_JOINED,
+    "a step of the child that no limit explains": replace(examples.NOFILE_LIMIT, limits=examples.CLEAN.limits),
+    "limits that nobody read": replace(examples.NOFILE_LIMIT, limits=None),
     "no process of the box": gathered(groups=(BoxGroups(caller=examples.SSH_SERVICE, box=[]),)),
     "nothing gathered": Evidence(),
     "bwrap's text alone": gathered(probes=dict.fromkeys(NO_BWRAP, examples.BWRAP_REFUSED)),
@@ -385,6 +392,12 @@ def test_the_limit_on_processes_is_told_by_what_could_not_be_started(message: st
     assert causes_of(gathered(logs=(message,), probes=NONE, control_failed=True)) == (
         ["nproc-limit"] if told else []
     )
+
+
+@pytest.mark.parametrize(("nofile", "found"), [(1023, ["nofile-limit"]), (1024, [])])
+def test_a_limit_of_open_files_that_no_box_has_met_is_only_likely(nofile: int, found: list[str]) -> None:
+    findings = diagnose_evidence(gathered(nofile=nofile))
+    assert [(each.name, each.confidence) for each in findings] == [(name, Confidence.LIKELY) for name in found]
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,9 @@ def test_a_home_on_a_file_system_of_its_own_keeps_all_flags_but_one(host: Imitat
     ]
 
 
-@pytest.mark.parametrize(("name", "program"), [("programs-renewed", "mv"), ("nproc-raise", "awk")])
+@pytest.mark.parametrize(
+    ("name", "program"), [("programs-renewed", "mv"), ("nproc-raise", "awk"), ("nofile-raise", "awk")]
+)
 def test_what_runs_as_the_user_has_no_terminal(host: ImitatedHost, name: str, program: str) -> None:
     look = "echo $(id -u) $(for fd in 0 1 2; do readlink /proc/$$/fd/$fd; done) >>/home/mallory/seen"
     terminal = "! (: </dev/tty) 2>/dev/null || echo terminal >>/home/mallory/seen"

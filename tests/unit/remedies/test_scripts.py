@@ -72,6 +72,7 @@ CHANGES = [
     "selinux-unconfined-permissive",
     "ca-bundle-file",
     "nproc-raise",
+    "nofile-raise",
     "kvm-unmask",
     "tmp-mode",
     "socket-folder-aside",
@@ -79,7 +80,14 @@ CHANGES = [
     "programs-in-memory",
 ]
 WHOSE = dict.fromkeys(
-    ["kvm-group", "nproc-raise", "socket-folder-aside", "programs-renewed", "programs-in-memory"],
+    [
+        "kvm-group",
+        "nproc-raise",
+        "nofile-raise",
+        "socket-folder-aside",
+        "programs-renewed",
+        "programs-in-memory",
+    ],
     ("--user", "tester"),
 )
 

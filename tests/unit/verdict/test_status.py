@@ -167,6 +167,24 @@ def test_what_fails_every_box_is_expected_behind_another_cause_on_its_own_guest_
     assert verdict(SANDBOX, BLOCKED, [LIMIT], guest_causes=guest_causes).status is Status.XFAIL
 
 
+def test_causes_of_which_neither_contains_the_other_fail_the_tests_of_both() -> None:
+    """More open files than the user may have, and a control group that the box did not join."""
+    tests = {**SUITE.tests, "many_files": Needs.OPEN_FILES, "own_group": Needs.CGROUP}
+    both = [
+        FoundCause(name=name, confidence=Confidence.PROVED, reason="seen")
+        for name in ("nofile-limit", "cgroup-not-joined")
+    ]
+    outcomes = dict.fromkeys(tests, Outcome.PASS) | dict.fromkeys(("many_files", "own_group"), Outcome.FAIL)
+    run = SuiteRun([TestResult(name=name, outcome=outcome) for name, outcome in outcomes.items()])
+    suite = SUITE.model_copy(update={"tests": tests})
+    expected = Expectation(status="xfail", cause="nofile-limit")
+    own = Circumstances(guest_causes=["cgroup-not-joined"])
+    assert judge_cell(suite, run, expected, both, own).status is Status.XFAIL
+    # Where one of the two was not found, its test has failed for another reason.
+    judged = judge_cell(suite, run, expected, both[:1], own)
+    assert (judged.status, judged.reason) == (Status.FAIL, "seen; failed too: own_group")
+
+
 TIMED_OUT = """Box uPKT failed to start: timeout after 30s
 
 Evidence at T+30s:
