@@ -147,7 +147,8 @@ def _print_lines(lines: Iterable[str]) -> None:
 def _format_plan(plan: "Plan") -> Iterator[str]:
     yield "\nplan"
     word = "not tested" if plan.choice.is_untested else "not run"
-    for line in (*plan.steps, *(f"{word}: {reason}" for reason in plan.why_not)):
+    reasons = [*plan.why_not, plan.hint] if plan.why_not and plan.hint else plan.why_not
+    for line in (*plan.steps, *(f"{word}: {reason}" for reason in reasons)):
         yield f"        {clean_text(line)}"
 
 

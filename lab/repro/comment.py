@@ -120,7 +120,7 @@ def _say_causes(report: Report, judged: JudgedReport) -> Iterator[str]:
     if message is None:
         yield "**No cause found:** the report quotes no error message that the lab knows."
     else:
-        yield f"**No cause found:** the lab knows none for `{_code(message.text)}`{_cite([message])}."
+        yield f"**No cause found:** the lab knows none for `{_code(message.text)}`{cite_lines([message])}."
 
 
 def _say_check(cause: str) -> str:
@@ -195,17 +195,14 @@ def _name_programs(report: Report) -> str:
     names: dict[str, Quote] = {}
     for message in report.of(ErrorMessage):
         name = message.program if message.speaker is Speaker.OTHER else str(message.speaker)
-        names.setdefault(name or ANY, message.quote)
+        if name and message.speaker is not Speaker.KERNEL:
+            names.setdefault(name, message.quote)
     for line in report.of(AuditLine):
         names.setdefault(line.fields.get("comm", ANY), line.quote)
-    named = [
-        f"`{_code(name)}` (line {number})" for name, number in names.items() if name not in (ANY, "kernel")
-    ]
-    return (
-        f"its messages are those of {' and '.join(named[:2])}"
-        if named
-        else "it has no message of a known program"
-    )
+    named = [f"`{_code(name)}`{cite_lines([quote])}" for name, quote in names.items() if name != ANY]
+    if not named:
+        return "it has no message of a known program"
+    return f"its messages are those of {' and '.join(named[:2])}"
 
 
 def _say_run(report: Report, judged: JudgedReport, choice: SuiteChoice) -> str:
@@ -223,15 +220,16 @@ def _say_run(report: Report, judged: JudgedReport, choice: SuiteChoice) -> str:
     system = report.host if report.host and not report.host.inferred else None
     guest = find_guest(report)
     shows += "".join(f"; {escape_report(step)}" for step in choice.steps)
-    shows += "".join(f"; {escape_report(step)}" for step in choice.steps)
     if guest:
         return f"- {foreign}A run, `lab repro REPORT`, boots {guest} and {shows}."
-    if system is None:
+    if report.is_in_wsl:
+        lack = "the host is WSL2, which the lab has not"
+    elif system is None:
         lack = "the report names no host"
     elif system.version is None:
-        lack = f"the report names no release of {escape_report(system.name)}{_cite([system.quote])}"
+        lack = f"the report names no release of {escape_report(system.name)}{cite_lines([system.quote])}"
     else:
-        lack = f"the lab has no guest for {escape_report(system.title)}{_cite([system.quote])}"
+        lack = f"the lab has no guest for {escape_report(system.title)}{cite_lines([system.quote])}"
     run = "A run, `lab repro REPORT --nearest`, boots the guest that comes nearest"
     return f"- {foreign}{run}, because {lack}, and {shows}."
 
@@ -251,7 +249,7 @@ def _ask(report: Report) -> Iterator[str]:
     named: list[Statement] = [report.host] if report.host and not report.host.inferred else []
     named += [*report.of(KernelStatement)][:1]
     named += [one for one in report.of(ProgramVersion) if one.name == BOXLITE][:1]
-    said = ", ".join(f"{escape_report(_name(one))}{_cite([one.quote])}" for one in named)
+    said = ", ".join(f"{escape_report(_name(one))}{cite_lines([one.quote])}" for one in named)
     host = f"The report names {said}. " if said else ""
     is_ours = is_about_boxlite(report)
     # A rolling distribution has no release.
@@ -296,11 +294,11 @@ def _code(text: str) -> str:
 
 def _refer(quotes: Sequence[Quote]) -> str:
     """The lines that say so, at the end of a sentence."""
-    return f"{_cite(quotes)}." if quotes else "."
+    return f"{cite_lines(quotes)}." if quotes else "."
 
 
-def _cite(quotes: Sequence[Quote]) -> str:
-    """The lines of quotes in brackets: what was read from several lines has all of them."""
+def cite_lines(quotes: Sequence[Quote]) -> str:
+    """Return the lines of quotes in brackets: what was read from several lines has all of them."""
     spans = sorted({(quote.number, max(quote.number, quote.last)) for quote in quotes})[:MOST_REFERENCES]
     numbers = [str(first) if first == last else f"{first}-{last}" for first, last in spans]
     is_one = len(spans) == 1 and spans[0][0] == spans[0][1]

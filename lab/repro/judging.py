@@ -17,7 +17,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion
 
 from lab.repro import instead, messages, systems
@@ -113,12 +112,23 @@ def load_knowledge() -> dict[str, Any]:
 def measured() -> Mapping[tuple[str | None, ...], frozenset[str]]:
     """The causes under which a program's message was measured, by its step, its error and the program."""
     under = defaultdict(set)
+    for row, words in _read_measured():
+        under[words.step, words.means, words.program].add(row["cause"])
+    return {message: frozenset(names) for message, names in under.items()}
+
+
+def measured_in(variant: str) -> set[tuple[str | None, str | None]]:
+    """What bubblewrap was measured to say in a variant, by the step and the error of its message."""
+    rows = (words for row, words in _read_measured() if row["variant"] == variant)
+    return {(words.step, words.means) for words in rows if words.speaker is Speaker.BUBBLEWRAP}
+
+
+def _read_measured() -> Iterator[tuple[dict[str, Any], ErrorMessage]]:
     for row in json.loads(MEASURED.read_text("utf-8")):
         for line in row["words"]:
             words = messages.find_message(Quote(0, line), line)
             if words is not None and words.step is not None:
-                under[words.step, words.means, words.program].add(row["cause"])
-    return {message: frozenset(names) for message, names in under.items()}
+                yield row, words
 
 
 @dataclass(frozen=True)
@@ -283,6 +293,8 @@ def _is_of(row: Mapping[str, Any], system: System, kernel: str) -> bool:
         version, versions = system.version, row["versions"]
     else:
         return True
+    from packaging.specifiers import SpecifierSet  # Few systems need it.
+
     try:
         return version is not None and SpecifierSet(versions).contains(version, prereleases=True)
     except InvalidVersion:

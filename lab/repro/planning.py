@@ -20,6 +20,8 @@ from lab.catalog.knob import Conflict, Knob
 from lab.catalog.knobs import FOLDER, KINDS, AppArmor, Selinux, Sysctl
 from lab.record import Expectation
 from lab.repro import subjects, systems
+from lab.repro.comment import cite_lines
+from lab.repro.judging import measured_in
 from lab.repro.report import (
     Assertion,
     ErrorMessage,
@@ -30,6 +32,7 @@ from lab.repro.report import (
     Quote,
     Report,
     Setting,
+    Speaker,
     System,
 )
 from lab.repro.wishes import Wishes
@@ -43,10 +46,13 @@ if TYPE_CHECKING:
 PROBE = "ask the reporter for the output of the script that lab probe prints"
 # The guest that most of the lab's results are from.
 USUAL = "debian-13"
+# The guest that stands for WSL2.
+WSL_TWIN = "twin-wsl2"
 # What the families of `systems.toml` derive from in turn.
 ORIGINS = {"ubuntu": "debian", "rhel": "fedora"}
-# What speaks for a guest by how near its distribution is to the host's, the nearest first.
+# What speaks for a guest by how near it is to the host, the nearest first.
 NEAR = (
+    "it has the security modules of WSL2, but another kernel",
     "it is another release of the same distribution",
     "the host's distribution derives from its own",
     "its distribution is of the same family",
@@ -141,8 +147,7 @@ class Plan:
         """Which guest could be run instead of the one that could not; empty if there is none."""
         if self.nearest is None or self.nearest == self.guest:
             return ""
-        build = "" if self.build else " --build BUILD"
-        return f"{self.nearest.name} comes nearest: {self.why_nearest}; --nearest{build} runs it"
+        return f"{self.nearest.name} comes nearest: {self.why_nearest}; --nearest runs it"
 
     @property
     def variants(self) -> dict[str, Variant]:
@@ -193,7 +198,7 @@ def plan_report(
     guest = catalog.guest(wishes.guest) if wishes.guest else exact
     if wishes.nearest and nearest and guest == exact and (exact is None or not host.has_image(exact)):
         guest = nearest
-    of_guest = _of_guest(report.host, guest, why_nearest if guest == nearest else "", catalog)
+    of_guest = _of_guest(report, guest, why_nearest if guest == nearest else "", catalog)
     build, of_build = _choose_build(report, host, wishes.build)
     is_open = build is None and host.releases is None  # A plan that asks nobody leaves the build open.
     why_not = [] if guest else [of_guest]
@@ -204,21 +209,20 @@ def plan_report(
     place = guest or nearest
     stated, of_settings = stated_by(report, catalog, place)
     steps += of_settings
-    questions = [answering(question, stated, catalog, place) for question in suspected.values()]
+    questions = [answering(question, report, stated, catalog, place) for question in suspected.values()]
     suites = (build.suite.name, *build.more_suites) if build else subjects.WHEEL_SUITES
     choice = subjects.choose_suite(report, judged, suites)
     if choice.is_untested:
         # Tests of something else would pass, and say nothing.
         questions = [replace(question, variant=None, why_not=choice.reason) for question in questions]
-    for question in questions:
-        variant = question.variant
-        text = f"variant {variant.name} ({variant.title})" if variant else question.why_not
-        steps.append(f"asked: {question.cause or 'the text shows no cause'}: {text}")
+    steps += [_say_question(question) for question in questions if place or question.cause]
     steps += choice.steps
     checks = checks_of(report, questions, place)
     for check in checks:
-        text = f"variant {check.variant.name}" if check.variant else f"not tested: {check.why_not}"
-        steps.append(f"tried: {check.written}, on {check.question.cause or REPORT}: {text}")
+        text = f"the lab runs variant {check.variant.name}" if check.variant else f"not tested: {check.why_not}"
+        against = f" against {check.question.cause}" if check.question.cause else ""
+        lines = cite_lines([setting.quote for setting in check.settings])
+        steps.append(f"to see what {check.written} does{against}{lines}: {text}")
     is_host = exact is not None and guest == exact
     asserted, of_assertions = assertion_variants(report, catalog, place, is_host=is_host)
     steps += of_assertions
@@ -242,6 +246,17 @@ def plan_report(
         why_not=tuple(why_not),
         again=wishes.command,
     )
+
+
+def _say_question(question: Question) -> str:
+    """What is run for a question, and why; or why nothing is."""
+    aim = "whether boxlite fails with the report's words"
+    if question.cause:
+        aim = f"whether it is {question.cause}" + (cite_lines(question.quotes) if question.quotes else "")
+    variant = question.variant
+    if variant is None:
+        return f"to see {aim}: nothing is run, because {question.why_not}"
+    return f"to see {aim}, the lab runs variant {variant.name} ({variant.title})"
 
 
 def _left_out(report: Report, guest: Guest) -> list[str]:
@@ -298,11 +313,13 @@ def _nearest(
 
     def distance(guest: Guest) -> int:
         name = get_distribution(guest)
+        if report.is_in_wsl and guest.name == WSL_TWIN:
+            return 0
         if system is None:
-            return 3
+            return 4
         if name in (system.id, system.like):
-            return 0 if name == system.id else 1
-        return 2 if origin(name) in (origin(system.id), origin(system.like or "")) else 3
+            return 1 if name == system.id else 2
+        return 3 if origin(name) in (origin(system.id), origin(system.like or "")) else 4
 
     # If there is no variant for a cause, any guest is as near.
     needed = [variants[0] for cause in suspected if (variants := leading_to(cause, catalog, None))]
@@ -324,8 +341,9 @@ def _nearest(
     return None, ""
 
 
-def _of_guest(system: System | None, guest: Guest | None, why_nearest: str, catalog: Catalog) -> str:
+def _of_guest(report: Report, guest: Guest | None, why_nearest: str, catalog: Catalog) -> str:
     """What is to be said of the guest that is run, the nearest one if there is a reason; or why none is."""
+    system, is_in_wsl = report.host, report.is_in_wsl
     name = system.title if system else ""
     system_named = system if system and not system.inferred else None
     no_host = "the report names no host" + (f", its words only point to {name}" if system else "")
@@ -336,10 +354,11 @@ def _of_guest(system: System | None, guest: Guest | None, why_nearest: str, cata
         more = "; the report leaves open whether it is a derivative" if system and system.or_derivative else ""
         return f"guest: {guest.name}, for {name}{more}"
     if system_named is None:
-        return f"{no_host}; {PROBE}"
+        return f"{no_host}; {PROBE}" if not is_in_wsl else "the lab has no guest for WSL2"
     if system_named.version is None and system_named.id in map(get_distribution, catalog.guests.values()):
         return f"the report names no release of {system_named.name}; {PROBE}"
-    return f"the lab has no guest for {name}, and another distribution does not replace it"
+    where = f"{name} in WSL2" if is_in_wsl else name
+    return f"the lab has no guest for {where}, and another distribution does not replace it"
 
 
 # -- the build
@@ -440,15 +459,30 @@ def leading_to(cause: str | None, catalog: Catalog, guest: Guest | None) -> list
     return sorted((v for v in leading if guest is None or can_have(guest, v)), key=rank)
 
 
-def answering(question: Question, stated: Variant | None, catalog: Catalog, guest: Guest | None) -> Question:
+def _find_message(variant: Variant, question: Question, report: Report) -> bool | None:
+    """Whether bubblewrap was measured to say in a variant what the report quotes; None if nothing tells."""
+    of_question = (message for message in report.of(ErrorMessage) if message.quote in question.quotes)
+    quoted = {(one.step, one.means) for one in of_question if one.speaker is Speaker.BUBBLEWRAP and one.step}
+    measured = measured_in(variant.name)
+    return not quoted.isdisjoint(measured) if quoted and measured else None
+
+
+def answering(
+    question: Question, report: Report, stated: Variant | None, catalog: Catalog, guest: Guest | None
+) -> Question:
     """The question with the variant that gives a guest its cause and the stated settings, or why none does."""
     cause = question.cause
     if cause is None or cause not in causes.list_causes():
         return replace(question, variant=stated or catalog.variant(STOCK))
-    variants = leading_to(cause, catalog, guest)
+    leading = leading_to(cause, catalog, guest)
+    # The best one counts if nothing speaks against it; of the others, those that were measured come first.
+    says = {variant.name: _find_message(variant, question, report) for variant in leading}
+    fitting = [variant for variant in leading if says[variant.name] is not False]
+    variants = sorted(fitting, key=lambda variant: variant is not leading[0] and not says[variant.name])
     if not variants:
         where = f" on {guest.name}" if guest else ""
-        return replace(question, why_not=f"no variant of the lab leads to {cause}{where}")
+        reason = "gives the report's message" if leading else f"leads to {cause}{where}"
+        return replace(question, why_not=f"no variant of the lab {reason}")
     if stated is None:
         return replace(question, variant=variants[0])
     try:
@@ -504,8 +538,10 @@ def assertion_variants(
     able = tuple(variant for variant in variants if guest is None or can_have(guest, variant))
     steps: list[str] = []
     for variant in variants:
-        step = "" if variant in able else "not tested: the guest cannot have "
-        steps.append(f"asserted: {'; '.join(texts[variant.name])}: {step}variant {variant.name}")
+        text = "the lab runs" if variant in able else "not tested: the guest cannot have"
+        steps.append(
+            f"to see whether {' and whether '.join(texts[variant.name])}: {text} variant {variant.name}"
+        )
     return able, steps
 
 

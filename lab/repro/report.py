@@ -379,9 +379,23 @@ class Report:
         }
         return {lack: command for lack, (command, is_missing) in lacks.items() if is_missing}
 
+    @property
+    def is_in_wsl(self) -> bool:
+        """Whether the host is WSL2, by its kernel, or by the line that names its system."""
+        kernels = [kernel.release.lower() for kernel in self.of(KernelStatement)]
+        line = self.topics.get("wsl")
+        host = self.host
+        is_said = line is not None and (
+            host is None or host.quote.number == line.number or host.id == "windows"
+        )
+        return any("microsoft" in release or "wsl2" in release for release in kernels) or is_said
+
     def choose_guest[G](self, guests: Mapping[str, G]) -> G | None:
-        """Choose the guest of the host's distribution and release by its system: an ID, or `ID-VERSION`."""
-        system = self.host
+        """Choose the guest of the host's distribution and release by its system: an ID, or `ID-VERSION`.
+
+        None is that of a system in WSL2, which has another kernel.
+        """
+        system = None if self.is_in_wsl else self.host
         if system and system.id in guests:  # A rolling distribution has no releases.
             return guests[system.id]
         version = system.version if system and not system.inferred else None

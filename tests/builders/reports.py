@@ -113,7 +113,7 @@ def report(*statements: Statement) -> Report:
 
 
 def is_built(guest: Guest) -> bool:
-    return guest.name.startswith("debian-1") and "cloud" not in guest.name
+    return guest.name.startswith(("debian-1", "twin-")) and "cloud" not in guest.name
 
 
 def variant_of(planned: Plan) -> Variant:

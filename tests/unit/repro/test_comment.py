@@ -62,6 +62,7 @@ def find_false_statements(text: str) -> list[str]:
     false = []
     for line in write(text):
         start = 0
+        false += [line] if len(re.findall(r"\(lines? ", line)) != len(REFERENCE.findall(line)) else []
         for reference in REFERENCE.finditer(line):
             said, start = line[start : reference.start()], reference.end()
             spans = [(span.partition("-")[0], span.rpartition("-")[2]) for span in reference[1].split(", ")]

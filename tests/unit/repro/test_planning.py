@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from packaging.version import Version
 from lab import causes
 from lab.base.errors import LabError
 from lab.repro.planning import HostAbilities, leading_to
-from lab.repro.report import Mood, Setting, Speaker, Statement
+from lab.repro.report import KernelStatement, Mood, Setting, Speaker, Statement
 from tests.builders.reports import (
     CLONE,
     HOST,
@@ -21,7 +22,9 @@ from tests.builders.reports import (
     holds,
     is_built,
     plan,
+    quote,
     report,
+    suspected,
     system,
     tried,
     variant_of,
@@ -90,7 +93,12 @@ def test_the_cells_of_a_report(
         ([UBUNTU, holds(RESTRICT, "1")], POLICY, NEAREST, f"not set: {RESTRICT}=1: the kernel of debian-13"),
         ([UBUNTU, holds(SWITCH, "1")], POLICY, NEAREST, f"set: {SWITCH}=1, as line 2 says"),
         ([DEBIAN, holds(SWITCH, "0"), holds(SWITCH, "1", 3)], CLONE, {}, "1: another line contradicts line 3"),
-        ([DEBIAN, tried(LIMIT, "9", helped=False)], CLONE, {}, f"{LIMIT}=9, on {CLONE}: variant tried-1"),
+        (
+            [DEBIAN, tried(LIMIT, "9", helped=False)],
+            CLONE,
+            {},
+            f"{LIMIT}=9 does against {CLONE} (line 3): the lab runs variant tried-1",
+        ),
         ([DEBIAN, boxlite("0.5.13")], CLONE, {"build": "0.10.8"}, "as asked for; the report is about 0.5.13"),
         ([DEBIAN, boxlite("0.5.13")], CLONE, {"host": NOBODY}, "as the report says, if the package index"),
         ([DEBIAN], CLONE, {"host": NOBODY}, "build: the newest release on the package index"),
@@ -259,6 +267,41 @@ def test_what_cannot_be_tried_on_the_nearest_guest_says_why(setting: Setting, wh
     [check] = plan(report(UBUNTU, setting), POLICY, nearest=True).checks
     assert check.variant is None
     assert why in check.why_not
+
+
+@pytest.mark.parametrize(
+    ("cause", "step", "means", "variant"),
+    [
+        ("apparmor-mount-deny", "mount", "EACCES", "apparmor-mount-deny"),
+        ("apparmor-mount-deny", "pivot-root", "EACCES", "apparmor-pivot-root-deny"),
+        (CLONE, "namespace", "EPERM", "userns-clone-off"),
+        (CLONE, "uid-map", "EACCES", None),
+    ],
+)
+def test_no_variant_is_set_whose_message_differs_from_the_report_s(
+    cause: str, step: str, means: str, variant: str | None
+) -> None:
+    message = replace(words("bwrap: no"), step=step, means=means)
+    made = plan(report(DEBIAN, message), suspected(cause, message.quote))
+    [question] = made.questions
+    assert (question.variant.name if question.variant else None) == variant
+    assert ("no variant of the lab gives the report's message" in "\n".join(made.steps)) is (variant is None)
+
+
+@pytest.mark.parametrize("name", ["6.6.87.2-microsoft-standard-WSL2", "6.6.87-WSL2"])
+def test_wsl2_has_its_twin_and_no_guest_of_its_distribution(name: str) -> None:
+    in_wsl = report(UBUNTU, KernelStatement(quote(2), name))
+    made = plan(in_wsl)
+    assert (made.guest, made.cells) == (None, [])
+    assert made.why_not == (
+        "the lab has no guest for Ubuntu 24.04 in WSL2, and another distribution does not replace it",
+    )
+    assert made.hint.startswith(
+        "twin-wsl2 comes nearest: it has the security modules of WSL2, but another kernel"
+    )
+    twin = plan(in_wsl, nearest=True)
+    assert [cell.name for cell in twin.cells] == ["twin-wsl2/stock/0.10.8"]
+    assert "twin-wsl2, which is not Ubuntu 24.04: it has the security modules of WSL2" in twin.steps[0]
 
 
 def test_a_variant_that_brings_a_cause_with_some_builds_only_asks_for_it() -> None:
