@@ -4,7 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
-from lab.base.files import clean_text
+from lab.base.files import clean_text, join_lines
+from lab.machine.ask_kvm import ANSWER, RUNS
 
 LAST_LINES = 30
 # The kernel prints this when it starts the init of the initial RAM disk: all of its own start-up has run.
@@ -13,6 +14,9 @@ KERNEL_RAN = "Run /init as init process"
 KVM_WORKS = "mode initialized successfully"
 # With the kernel's own clock before it, which does not count how long QEMU and a boot loader took.
 RAN_AT = re.compile(rf"\[ *(\d{{1,6}}\.\d{{1,9}})\] {KERNEL_RAN}")
+
+# What is quoted of an answer.
+LONGEST_ANSWER = 200
 
 # What systemd writes when OpenSSH's server or its socket is up: since Debian 12, in older ones and in Ubuntu
 # 22.04, in Ubuntu's with a socket, and in Fedora.
@@ -36,6 +40,12 @@ def find_kernel_seconds(text: str) -> float | None:
     """
     times = RAN_AT.findall(text)
     return float(times[-1]) if times else None
+
+
+def find_kvm_answer(text: str) -> str:
+    """What a guest says of KVM in it, by `lab/machine/ask_kvm.py`; empty as long as it has not said it."""
+    answers = re.findall(rf"^{ANSWER} (\S.*)$", text, re.MULTILINE)
+    return RUNS if RUNS in answers else join_lines(answers[-1], LONGEST_ANSWER) if answers else ""
 
 
 def shows_ssh(text: str) -> bool:

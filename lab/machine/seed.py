@@ -6,6 +6,7 @@ A distribution's disk has cloud-init read it, as a NoCloud seed. A guest that th
 Format: https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -81,6 +82,14 @@ def render(
     }
     names = ("user-data", "meta-data", "network-config", "seed.sh")
     return {name: _render(TEMPLATES.get(name, name), values) for name in names}
+
+
+def render_script(script: str) -> dict[str, str]:
+    """The seed of a guest that only runs this shell script while it boots, as root, and lets nobody in."""
+    nobody = KeyPair("", "")
+    files = render(instance="script", hostname="script", client_key=nobody, host_key=nobody)
+    cloud_config = f"#cloud-config\n{json.dumps({'bootcmd': [['sh', '-c', script]]})}\n"
+    return files | {"user-data": cloud_config, "seed.sh": script}
 
 
 def render_packages(names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from lab.base.architecture import get_host_architecture
 from lab.base.paths import Paths
 from lab.images import disk
 from lab.images.store import BaseImage
-from lab.machine import leftovers
+from lab.machine import leftovers, seed
 from lab.machine.domain import Device, FirmwareBoot, Hardware, KernelBoot, MachinePlace, start_machine
 
 # Where a guest's name is in the names of lanes.
@@ -32,12 +32,13 @@ def open_machine(
     kvm: bool = False,
     image: BaseImage | None = None,
     environment: Mapping[str, str] | None = None,
+    script: str = "",
 ) -> Iterator[tuple[libvirt.virDomain, Path]]:
     """A machine and the file of its console, until the block ends. Without `boot` the machine stands still.
 
     It has all that a lane's machine has on the host: the folder with its mark, the console, the closed network
-    and, with an `image`, an overlay. Raises libvirtError if it is refused, and LabError if it cannot be
-    prepared or removed.
+    and, with an `image`, an overlay. While that boots, it runs the shell `script`, if one is given. Raises
+    libvirtError if the machine is refused, and LabError if it cannot be prepared or removed.
     """
     uri = connection.getURI()
     with leftovers.make_lane_folder(paths, guest=NAME, uri=uri) as (folder, port):
@@ -48,11 +49,15 @@ def open_machine(
             cpus=1,
             boot=boot or FirmwareBoot(),
             architecture=image.architecture if image else get_host_architecture(),
-            devices=frozenset({Device.OVERLAY} if image else ()),
+            devices=frozenset([*[Device.OVERLAY] * bool(image), *[Device.SEED] * bool(script)]),
             environment=environment or {},
+            # A distribution's disk may restart at its first boot.
+            may_restart=isinstance(boot, FirmwareBoot),
         )
         if image:
             disk.create_overlay(folder / Device.OVERLAY, image.disk)
+        if script:
+            seed.write(folder / Device.SEED, seed.render_script(script))
         started = start_machine(connection, hardware, place, paused=boot is None)
         try:
             yield started, folder / place.console

@@ -14,7 +14,7 @@ from lab.images.store import BaseImage
 from lab.lane import cell as lane_cell
 from lab.lane import prepare_image as prepare
 from lab.lane.running import RunningLane
-from lab.machine import acceleration, clock, domain
+from lab.machine import acceleration, clock, console, domain
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
 from lab.plan import Cell
@@ -79,6 +79,26 @@ def test_on_a_host_of_arm64_some_guests_have_kvm_and_others_are_emulated(
     assert lanes == {"debian-12": "emulation", "debian-13": "emulation", "debian-13-arm64": "kvm"}
     assert len(run.run.hosts()) == 2
     assert len(run_notes.name_hosts(run.run)) == 1
+
+
+def test_where_kvm_runs_guests_and_not_their_boxes_the_run_is_emulated_and_says_so(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host has /dev/kvm, and the parameter `nested` says yes; the guest's answer is a stand-in's."""
+    (tmp_path / "kvm").touch()
+    monkeypatch.setattr(acceleration, "KVM_DEVICE", tmp_path / "kvm")
+    monkeypatch.setattr(acceleration, "can_nest", lambda: True)
+    said = "[ 0.4] Run /init as init process\nboxlite-lab: KVM in this guest: [Errno 22] Invalid argument\n"
+    monkeypatch.setattr(console, "read_console", lambda _file: said)
+    monkeypatch.setattr(clock, "find_library", lambda: None)
+    monkeypatch.setattr(acceleration, "decide_acceleration", DECIDE)
+    run = lab.run()
+    assert statuses(run) == PASSED
+    assert lab.heard.notes[0].startswith(
+        "guests of x86_64 run under software emulation: /dev/kvm opens, but under it a guest has no KVM that "
+        "runs a machine for boxlite: [Errno 22] Invalid argument"
+    )
+    assert {lane.host.acceleration for lane in run.run.lanes if lane.host} == {"emulation"}
 
 
 def test_a_speed_that_the_first_boot_shows_is_said_and_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from lab.catalog import Firmware, Guest
 from lab.cli import doctor
 from lab.cli.doctor import REQUIREMENTS, Examination, RequirementLine, RequirementState
 from lab.images import debian, disk, store
-from lab.machine import acceleration, clock, leftovers
+from lab.machine import acceleration, clock, console, leftovers
 from lab.machine.acceleration import Acceleration
 from tests.builders.daemon import Daemon
 from tests.builders.facts import executable
@@ -334,9 +334,41 @@ def test_emulation_is_told_with_its_measured_speed(paths: Paths, monkeypatch: py
     )
 
 
+@pytest.mark.parametrize(
+    ("says", "state", "found"),
+    [
+        (
+            "a machine ran",
+            RequirementState.OK,
+            "KVM: a guest kernel ran under KVM, and a machine of KVM in it; this host boots a kernel as fast",
+        ),
+        (
+            "[Errno 2] No such file or directory: '/dev/kvm'",
+            RequirementState.SLOW,
+            "software emulation: /dev/kvm opens, but under it a guest has no KVM that runs a machine for "
+            "boxlite: [Errno 2] No such file or directory: '/dev/kvm'; ",
+        ),
+    ],
+)
+def test_what_a_guest_says_of_kvm_in_it_decides_whether_it_is_used(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, says: str, state: RequirementState, found: str
+) -> None:
+    (paths.make(paths.cache) / "kvm").touch()
+    monkeypatch.setattr(acceleration, "KVM_DEVICE", paths.cache / "kvm")
+    monkeypatch.setattr(acceleration, "can_nest", lambda: True)
+    monkeypatch.setattr(disk, "create_overlay", lambda overlay, _backing: overlay.touch())
+    monkeypatch.setattr(store, "find_any_image", lambda paths: base_image(paths.images))
+    said = f"[    0.4] Run /init as init process\nboxlite-lab: KVM in this guest: {says}\n"
+    monkeypatch.setattr(console, "read_console", lambda _file: said)
+    line = ask(paths, "acceleration", Daemon())
+    assert line.state is state
+    assert line.found.startswith(found)
+
+
 def test_no_machine_tells_nothing_of_kvm_and_the_clock(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "find_library", lambda: Path("/library"))
     monkeypatch.setattr(store, "find_any_image", lambda paths: base_image(paths.images))
+    monkeypatch.setattr(disk, "create_overlay", lambda overlay, _backing: overlay.touch())
     for what in ("acceleration", "clock"):
         line = ask(paths, what, Daemon(refuses={"qemu": "no room", "kvm": "no room"}))
         assert (line.state, line.mend) == (RequirementState.UNKNOWN, "see the line `machine`")

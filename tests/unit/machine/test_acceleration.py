@@ -1,6 +1,7 @@
 """Whether guests run under KVM, and how fast, with a stand-in for libvirt in whose machines no kernel runs."""
 
 import fcntl
+import json
 import os
 import platform
 import subprocess
@@ -18,7 +19,7 @@ from lab.base.paths import Paths
 from lab.catalog import Firmware
 from lab.images import disk
 from lab.images.store import BaseImage
-from lab.machine import acceleration, clock, console, leftovers, qemu
+from lab.machine import acceleration, ask_kvm, clock, console, leftovers, qemu, seed
 from lab.machine.acceleration import Acceleration, KvmFails
 from lab.machine.clock import RATE, Clock
 from lab.machine.connection import NoLibvirt
@@ -27,6 +28,8 @@ from tests.builders.guests import base_image
 
 pytestmark = pytest.mark.usefixtures("x86_64_host")
 RAN = "[ {}] Run /init as init process"
+SAYS = f"{RAN.format('0.5')}\n{ask_kvm.ANSWER} {{}}\n"
+ASKED = "a guest kernel ran under KVM, and a machine of KVM in it"
 
 
 REFUSED = {"kvm": "failed to set MSR 0x10a"}
@@ -37,6 +40,7 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands for /dev/kvm of a host where KVM nests; it is not there at first."""
     monkeypatch.setattr(acceleration, "KVM_DEVICE", tmp_path / "kvm")
     monkeypatch.setattr(acceleration, "can_nest", lambda: True)
+    monkeypatch.setattr(disk, "create_overlay", lambda overlay, _backing: overlay.touch())
     return tmp_path / "kvm"
 
 
@@ -49,7 +53,7 @@ def boots(device: Path, monkeypatch: pytest.MonkeyPatch) -> Boots:
     device.touch()
     next_boots: Boots = []
 
-    def boot(_daemon: object, _paths: object, _image: object) -> float:
+    def boot(*_arguments: object) -> float:
         outcome = next_boots.pop(0)
         if isinstance(outcome, KvmFails):
             raise outcome
@@ -98,8 +102,67 @@ def test_a_kernel_that_never_starts_user_space_is_no_kvm(
 
 def test_a_started_kernel_tells_its_speed(paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device.touch()
+    monkeypatch.setattr(console, "read_console", lambda _file: SAYS.format(ask_kvm.RUNS))
+    assert decide(paths, Daemon()) == Acceleration(True, ASKED, 0.5)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "[Errno 2] No such file or directory: '/dev/kvm'",
+        "a machine was made and stopped with exit reason 17",
+        "a machine ran away",
+    ],
+)
+def test_where_nested_says_yes_and_the_guest_no_guests_are_emulated_for_that_reason(
+    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    device.touch()
+    monkeypatch.setattr(console, "read_console", lambda _file: SAYS.format(says))
+    how = decide(paths, Daemon())
+    told = "/dev/kvm opens, but under it a guest has no KVM that runs a machine for boxlite: "
+    assert (how.kvm, how.reason) == (False, told + says)
+    # It is asked once.
+    assert acceleration.read_acceleration(Daemon(), paths) == how
+
+
+def test_a_guest_that_says_nothing_of_kvm_is_no_proof(
+    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.touch()
+    monkeypatch.setattr(acceleration, "ANSWER_SECONDS", 0.0)
     monkeypatch.setattr(console, "read_console", lambda _file: RAN.format("0.5"))
-    assert decide(paths, Daemon()) == Acceleration(True, "a guest kernel ran under KVM", 0.5)
+    reasons = [decide(paths, Daemon(machine_state=libvirt.VIR_DOMAIN_RUNNING)).reason]
+    paths.acceleration.unlink()
+    reasons.append(decide(paths, Daemon(machine_state=libvirt.VIR_DOMAIN_SHUTOFF)).reason)
+    assert reasons == [
+        "/dev/kvm opens, but under it a guest did not say within 0 s whether KVM runs a machine in it",
+        "/dev/kvm opens, but under it a guest dies",
+    ]
+
+
+def test_the_guest_gets_the_question_in_a_seed_that_it_runs(
+    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.touch()
+    seeds: list[dict[str, str]] = []
+    monkeypatch.setattr(seed, "write", lambda _file, files: seeds.append(files))
+    decide(paths, Daemon())
+    [files] = seeds
+    # A guest that the lab built runs the one, and cloud-init the other.
+    _, _, config = files["user-data"].partition("#cloud-config\n")
+    assert json.loads(config) == {"bootcmd": [["sh", "-c", files["seed.sh"]]]}
+    question = Path(ask_kvm.__file__).read_text()
+    echoed = files["seed.sh"].removesuffix(" | python3 -")
+    assert subprocess.check_output(["sh", "-c", echoed], text=True) == question
+    assert "instance-id: script" in files["meta-data"]
+
+
+def test_a_verdict_of_a_lab_that_did_not_ask_does_not_count(paths: Paths, boots: Boots) -> None:
+    boots += [0.5, 0.6]
+    decide(paths, Daemon())
+    paths.acceleration.write_text(paths.acceleration.read_text().replace(f" {acceleration.QUESTION}", ""))
+    assert decide(paths, Daemon()).kernel_seconds == 0.6
 
 
 def test_a_refused_machine_says_nothing_lasting_of_kvm(paths: Paths, device: Path) -> None:
@@ -122,7 +185,7 @@ def test_a_boot_is_tried_from_an_overlay(paths: Paths, device: Path, monkeypatch
     [(made, backing)] = overlays
     assert backing == base_image(paths.images).disk
     [machine] = daemon.machines
-    assert (machine.xml.find("os/kernel"), machine.disks) == (None, [str(made)])
+    assert (machine.xml.find("os/kernel"), machine.disks) == (None, [str(made), str(made.parent / "seed.iso")])
 
 
 # -- keeping the verdict
@@ -372,6 +435,7 @@ def test_on_arm64_a_guest_kernel_must_have_kvm_too(
     monkeypatch.setattr(console, "read_console", lambda _file: f"[    0.4] {says}\n{RAN.format('0.5')}")
     daemon = Daemon()
     how = acceleration.decide_acceleration(daemon, paths, arm64_image(paths), UNWATCHED)
+    # Only guests of x86-64 are asked.
     assert how.reason == (problem or "a guest kernel ran under KVM")
     assert how.kvm is not bool(problem)
     assert acceleration.read_acceleration(daemon, paths) == how
