@@ -19,7 +19,7 @@ ANSWER, RUNS = "boxlite-lab: KVM in this guest:", "a machine ran"
 CONSOLES = ("/dev/ttyS0", "/dev/console")
 
 KVM_CREATE_VM, KVM_GET_VCPU_MMAP_SIZE, KVM_CREATE_VCPU, KVM_RUN = 0xAE01, 0xAE04, 0xAE41, 0xAE80
-KVM_SET_USER_MEMORY_REGION, KVM_SET_REGS = 0x4020AE46, 0x4090AE82
+KVM_SET_USER_MEMORY_REGION, KVM_SET_TSS_ADDR, KVM_SET_REGS = 0x4020AE46, 0xAE47, 0x4090AE82
 KVM_GET_SREGS, KVM_SET_SREGS = 0x8138AE83, 0x4138AE84
 # Of struct kvm_sregs, which begins with the code segment: its base, limit and selector.
 SREGS_BYTES, SEGMENT = 312, "<QIH"
@@ -28,12 +28,15 @@ REGISTERS = struct.pack("<18Q", *([0] * 17 + [2]))
 # Of struct kvm_run: where the reason is why the machine stopped, and the one of a processor that halted.
 EXIT_REASON, KVM_EXIT_HLT = 8, 5
 HLT, PAGE = 0xF4, 4096
+# Three pages that older processors of Intel's need for 16-bit code, where the machine has no memory.
+TSS_ADDRESS = 0x1000000
 
 
 def run_machine(device: str = "/dev/kvm") -> int:
     """Return why a machine stopped whose only instruction is `hlt`. Raises OSError."""
     kvm = os.open(device, os.O_RDWR)
     machine = fcntl.ioctl(kvm, KVM_CREATE_VM, 0)
+    fcntl.ioctl(machine, KVM_SET_TSS_ADDR, TSS_ADDRESS)
     memory = mmap.mmap(-1, PAGE)
     memory[0] = HLT
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))

@@ -104,6 +104,10 @@ def test_a_started_kernel_tells_its_speed(paths: Paths, device: Path, monkeypatc
     device.touch()
     monkeypatch.setattr(console, "read_console", lambda _file: SAYS.format(ask_kvm.RUNS))
     assert decide(paths, Daemon()) == Acceleration(True, ASKED, 0.5)
+    # The kernel of a distribution's disk may be quiet.
+    paths.acceleration.unlink()
+    monkeypatch.setattr(console, "read_console", lambda _file: f"{ask_kvm.ANSWER} {ask_kvm.RUNS}\n")
+    assert decide(paths, Daemon()) == Acceleration(True, ASKED)
 
 
 @pytest.mark.parametrize(
