@@ -70,6 +70,36 @@ def runtime_library(evidence: Evidence) -> CauseEvidence | None:
     return prove_if(lost is not None, f"the shim cannot load {library}", f", and ~/{lost} has no such file")
 
 
+# The shim's words for a volume's folder that it does not find, before it starts the machine.
+NO_FOLDER = re.compile(r"Filesystem share directory '\w{1,40}' not found: /[^\"\n]{1,300}")
+
+
+# The shim looks for each volume before it hands them to libkrun.
+@add_cause("volume-not-in-sandbox", Needs.VOLUMES)
+def volume_not_in_sandbox(evidence: Evidence) -> CauseEvidence | None:
+    """The jailer's sandbox lacks the folder of a volume: boxlite puts the path into it that the user named, and
+    its shim looks for the one behind all symlinks, so the box's machine does not start. That is a bug of
+    boxlite's on every host, for a volume behind a symlink.
+    """
+    message = next((match[0] for text in evidence.said if (match := NO_FOLDER.search(text))), None)
+    return CauseEvidence(Confidence.PROVED, f"the shim says: {message}") if message else None
+
+
+# libkrun's words for a device that it has no interrupt for.
+NO_INTERRUPT = "IrqsExhausted"
+
+
+# libkrun adds a box's volumes before its network, and starts the machine after both.
+@add_cause("volumes-exhaust-irqs", Needs.VOLUMES, until=WITHOUT_LIBKRUN)
+def volumes_exhaust_irqs(evidence: Evidence) -> CauseEvidence | None:
+    """A box has more volumes than libkrun has interrupts for, beside the network no more than two, so its
+    machine does not start. That is a bug of boxlite's on every host (its issue 935).
+    """
+    if not evidence.boxlite_says(NO_INTERRUPT):
+        return None
+    return CauseEvidence(Confidence.PROVED, f"libkrun says of a device of the box: {NO_INTERRUPT}")
+
+
 # What the shim of boxlite 0.10.8 writes into its box's folder when that signal ends it; measured on debian-13.
 WRITTEN = '"signal":"SIGSYS"'
 # boxlite 0.10.8's message, and how boxlite 0.5 and a shell print the shim's exit status: 128 + SIGSYS.

@@ -116,7 +116,7 @@ class HostAnswer:
     outcome: HostOutlook
     reasons: tuple[str, ...]
     covers: str
-    fails: BeyondStart | None
+    fails: tuple[BeyondStart, ...]
     findings: tuple[FoundCause, ...]
     refused: tuple[RefusedProbe, ...]
     advice: tuple[Advice, ...]
@@ -153,7 +153,7 @@ def judge_host(report: HostReport, published: Published) -> HostAnswer:
     outcome, reasons = _decide(report, findings, near[0] if near else None, same_system=bool(own_system))
     if without_wheel:
         outcome, reasons = HostOutlook.NOT_APPLICABLE, [without_wheel]
-    covers, fails = "", None
+    covers, fails = "", list[BeyondStart]()
     if outcome is HostOutlook.WORKS:
         covers, fails = _describe_coverage(report, near[0].cell, own_system)
     # Cells that these causes block and a verified remedy cures, those of the own system first.
@@ -168,7 +168,7 @@ def judge_host(report: HostReport, published: Published) -> HostAnswer:
         outcome=outcome,
         reasons=tuple(reasons),
         covers=covers,
-        fails=fails,
+        fails=tuple(fails),
         findings=tuple(findings),
         refused=tuple(
             RefusedProbe(
@@ -279,19 +279,21 @@ def _closest_first(report: HostReport, cells: Iterable[PublishedCell]) -> list[C
 
 def _describe_coverage(
     report: HostReport, near: PublishedCell, distributions: Iterable[PublishedDistribution]
-) -> tuple[str, BeyondStart | None]:
-    """Say what tests showed on the nearest host, and on the one like this where suites beyond a start ran."""
+) -> tuple[str, list[BeyondStart]]:
+    """Say what tests showed on the nearest host, and on those like this one where suites beyond a start ran."""
     others = [cell for distribution in distributions for cell in distribution.beyond_start]
-    alike = [close.cell for close in _closest_first(report, others) if not close.comparison.deciding]
-    other = next(iter(alike), None)
-    if other is None:
-        return describe_subjects(near.passed, "there"), None
-    passed = {*near.passed, *other.passed} - {*other.failed}
-    covers = describe_subjects(passed, "there", other.failed)
-    if not other.failed:
-        return covers, None
-    remedy = other.remedy.name if other.remedy else None
-    return covers, BeyondStart(other.failed, other.causes, other.reasons, remedy)
+    nearest: dict[str, PublishedCell] = {}
+    for close in _closest_first(report, others):
+        if not close.comparison.deciding:
+            nearest.setdefault(close.cell.suite, close.cell)
+    failed = {subject for cell in nearest.values() for subject in cell.failed}
+    passed = {subject for cell in (near, *nearest.values()) for subject in cell.passed} - failed
+    fails = [
+        BeyondStart(cell.failed, cell.causes, cell.reasons, cell.remedy.name if cell.remedy else None)
+        for cell in nearest.values()
+        if cell.failed
+    ]
+    return describe_subjects(passed, "there", failed), fails
 
 
 def _advise(

@@ -86,6 +86,12 @@ class CellAnswer:
         return name if version == name else f"{version} ({name})"
 
     @property
+    def suite(self) -> str:
+        """The suite that ran, or the build's name if nobody recorded it."""
+        name = self.result.cell.build if self.result else ""
+        return (self.result.source.build(name).suite or name) if self.result else ""
+
+    @property
     def definition(self) -> Variant | None:
         """The variant's definition; None if it was made for that run alone."""
         try:
@@ -155,9 +161,15 @@ class CellAnswer:
         ]
 
     @property
-    def beyond_start(self) -> "CellAnswer":
-        """The answer of the suites that have no test of a box's start."""
-        return ask(self.results, self.guest, self.variant, about_start=False)
+    def beyond_start(self) -> "list[CellAnswer]":
+        """The answers of the suites without a test of a box's start, each from the newest build that ran."""
+        answers: dict[str, CellAnswer] = {}
+        for build in self.results.builds:
+            result = self.results.cells.get((self.guest, self.variant, build))
+            if result and not _is_about_start(result.cell) and not result.cell.status.could_not_run:
+                answer = CellAnswer(self.results, self.guest, self.variant, result)
+                answers.setdefault(answer.suite, answer)
+        return list(answers.values())
 
     @property
     def sameness(self) -> tuple[object, ...]:
@@ -174,14 +186,13 @@ def _is_about_start(cell: CellResult) -> bool:
     return not subjects or "start" in subjects
 
 
-def ask(results: Results, guest: str, variant: str = STOCK, *, about_start: bool = True) -> CellAnswer:
+def ask(results: Results, guest: str, variant: str = STOCK) -> CellAnswer:
     """Answer for a guest in a variant: from the newest build that ran, or else from the newest at all.
 
-    Suites with a test about the start of a box answer whether boxlite works; the others (`about_start` is
-    false) what it does beyond that: a box may start, and not stop.
+    A suite without a test about the start of a box says nothing here: a box may start, and not stop.
     """
     every = [results.cells.get((guest, variant, build)) for build in results.builds]
-    present = [result for result in every if result and _is_about_start(result.cell) is about_start]
+    present = [result for result in every if result and _is_about_start(result.cell)]
     ran = [result for result in present if AnswerKind.of(result.cell.status) is not AnswerKind.UNTESTED]
     return CellAnswer(results, guest, variant, next(iter([*ran, *present]), None))
 

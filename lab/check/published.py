@@ -61,6 +61,7 @@ class PublishedCell(_Data):
     variant: Text
     title: Text
     build: Text
+    suite: Text
     kind: AnswerKind
     headline: Text
     causes: tuple[Text, ...]
@@ -186,7 +187,7 @@ def publish_distributions(loaded: Iterable[distributions.TestedDistribution]) ->
                 for answer in of_suites
                 if answer.kind is not AnswerKind.UNTESTED
             ]
-            for of_suites in (answers, [answer.beyond_start for answer in answers])
+            for of_suites in (answers, list(chain.from_iterable(answer.beyond_start for answer in answers)))
         )
         models.append(
             PublishedDistribution(
@@ -239,6 +240,7 @@ def _cell(system: str, answer: CellAnswer, stock: Mapping[str, settings.Value]) 
         variant=answer.variant,
         title=answer.title,
         build=answer.build,
+        suite=answer.suite,
         kind=answer.kind,
         headline=answer.headline,
         causes=tuple(cause.name for cause in answer.findings),

@@ -21,8 +21,8 @@ def format_answer(answer: HostAnswer) -> Iterator[str]:
         yield from _item(reason)
     if answer.covers:
         yield from _item(f"Tested there: {answer.covers}")
-    if fails := answer.fails:
-        yield from _fails(fails)
+    for failure in answer.fails:
+        yield from _fails(failure)
     if answer.as_root:
         yield from _item("The probe ran as root. Run it as the user who runs boxlite.")
     all_causes = causes.list_causes()

@@ -123,7 +123,7 @@ def _document(answer: HostAnswer, sources: tuple[str, ...]) -> dict[str, Any]:
         "outcome": answer.outcome,
         "reasons": list(answer.reasons),
         "covers": answer.covers,
-        "fails": answer.fails and asdict(answer.fails),
+        "fails": [asdict(failure) for failure in answer.fails],
         "causes": [finding.model_dump(mode="json") for finding in answer.findings],
         "refused": [asdict(refused) for refused in answer.refused],
         "advice": [

@@ -193,10 +193,10 @@ class Needs(OrderedEnum):
     RUNTIME = "runtime"
     BOX = "box"
     SANDBOX = "sandbox"
-    CGROUP = "cgroup"  # a box in the sandbox, which boxlite put into a control group of its own
-    OPEN_FILES = (
-        "open-files"  # a box in the sandbox, and as many open files as boxlite's strongest preset gives it
-    )
+    # A box in the sandbox, and besides:
+    CGROUP = "cgroup"  # a control group of its own
+    OPEN_FILES = "open-files"  # as many open files as boxlite's strongest preset sets
+    VOLUMES = "volumes"  # any number of volumes, wherever their folders are
 
     def includes(self, other: "Needs") -> bool:
         """Whether a test that needs this also needs the other."""

@@ -30,7 +30,7 @@ START = "start"
 REFUSALS = (AuditLine, ErrorMessage, NamedTest)
 NOTHING_SAID = "the report does not say what fails in words that the lab knows"
 # The suites that can be run against a wheel, the usual one first.
-WHEEL_SUITES = ("jailer", "lifecycle")
+WHEEL_SUITES = ("jailer", "lifecycle", "volumes")
 
 
 def read_suite(name: str) -> dict[str, Any]:
@@ -97,13 +97,14 @@ class SuiteChoice:
 
 
 def choose_suite(report: Report, judged: JudgedReport, names: Sequence[str] = WHEEL_SUITES) -> SuiteChoice:
-    """Choose among the suites that can be run, the usual one first.
+    """Choose among the suites that can be run: the one with most tests of it, or which is about nothing else.
 
     A cause that the text shows keeps boxes from starting, whatever else the report is about.
     """
     about = () if judged.findings else tuple(report.subjects)
-    left_out = {name: [one for one in about if one not in _list_tested(read_suite(name))] for name in names}
-    name = min(left_out, key=lambda one: len(left_out[one]))
+    of_suites = {name: read_suite(name) for name in names}
+    left_out = {name: [one for one in about if one not in _list_tested(of_suites[name])] for name in names}
+    name = min(names, key=lambda one: (len(left_out[one]), of_suites[one]["subject"] not in about))
     untested = tuple(left_out[name])
     reason = f"no test is about {' or '.join(untested)}" if untested else ""
     tested = [one for one in about if one not in untested]

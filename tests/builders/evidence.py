@@ -382,3 +382,17 @@ NOFILE_LIMIT = gathered(
     messages=("boxlite.errors.EngineError: engine reported an error: The VM failed to start.",),
     logs=("fatal runtime error: assertion failed: output.write(&bytes).is_ok(), aborting",),
 )
+# On a debian-13 with boxlite 0.10.8: a volume behind a symlink, and three beside the network.
+VOLUME_SYMLINK = gathered(
+    logs=(
+        "[shim] T+77ms: engine created\nError: Engine(\"Filesystem share directory 'uservol0' not found: "
+        '/home/tester/volumes-8n7wjqpf/one")\n',
+    )
+)
+THREE_VOLUMES = gathered(
+    logs=(
+        "[krun] 18:19:28.641231 krun_start_enter called\n"
+        "[2026-12-01T18:19:28.804Z ERROR krun] Building the microVM failed: RegisterNetDevice(IrqsExhausted)\n"
+        'Error: Engine("VM failed to start (libkrun status=-22)")\n',
+    )
+)

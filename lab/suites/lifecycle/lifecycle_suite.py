@@ -15,24 +15,24 @@ from typing import Any
 
 import outside
 import pytest
-from boxes import GROUPS, SOCKETS, Boxes, run, wait_for_end
 from boxlite import SecurityOptions
 from remedies import JAILER_OFF
+from traced_boxes import GROUPS, SOCKETS, TracedBoxes, run, wait_for_end
 
 # boxlite's name for the host, for programs in a box.
 HOST = "host.boxlite.internal"
 ECHOED = "lifecycle-test"
 
 
-def jailer_disabled_box_stops_and_starts_again(boxes: Boxes) -> None:
+def jailer_disabled_box_stops_and_starts_again(boxes: TracedBoxes) -> None:
     asyncio.run(check_restart(boxes, SecurityOptions.development()))
 
 
-def box_stops_and_starts_again_as_one_machine(boxes: Boxes) -> None:
+def box_stops_and_starts_again_as_one_machine(boxes: TracedBoxes) -> None:
     asyncio.run(check_restart(boxes, SecurityOptions.standard()))
 
 
-async def check_restart(boxes: Boxes, security: SecurityOptions) -> None:
+async def check_restart(boxes: TracedBoxes, security: SecurityOptions) -> None:
     """A box starts twice in a row and is one machine, stops, starts again, and has its files."""
     with boxes.open_runtime() as owned:
         box = await boxes.start(owned, security)
@@ -51,7 +51,7 @@ async def check_restart(boxes: Boxes, security: SecurityOptions) -> None:
         assert boxes.list_remains(str(box.id)) == []
 
 
-def box_ends_with_its_runtime(boxes: Boxes) -> None:
+def box_ends_with_its_runtime(boxes: TracedBoxes) -> None:
     with boxes.own_elsewhere("attached") as (owner, box_id):
         processes = outside.box_processes(box_id)
         assert processes
@@ -60,7 +60,7 @@ def box_ends_with_its_runtime(boxes: Boxes) -> None:
     assert wait_for_end(processes) == [], "the box outlived the process that owned its runtime"
 
 
-def box_starts_again_after_its_runtime_was_killed(boxes: Boxes) -> None:
+def box_starts_again_after_its_runtime_was_killed(boxes: TracedBoxes) -> None:
     with boxes.own_elsewhere("attached") as (owner, box_id):
         processes = outside.box_processes(box_id)
         owner.send_signal(signal.SIGKILL)
@@ -69,7 +69,7 @@ def box_starts_again_after_its_runtime_was_killed(boxes: Boxes) -> None:
     asyncio.run(check_recovery(boxes, box_id, runs=False))
 
 
-def detached_box_outlives_its_killed_runtime(boxes: Boxes) -> None:
+def detached_box_outlives_its_killed_runtime(boxes: TracedBoxes) -> None:
     with boxes.own_elsewhere("detach") as (owner, box_id):
         machine = outside.shim_pid(boxes.home, box_id)
         owner.send_signal(signal.SIGKILL)
@@ -78,7 +78,7 @@ def detached_box_outlives_its_killed_runtime(boxes: Boxes) -> None:
     assert outside.shim_pid(boxes.home, box_id) == machine, "the runtime started the box a second time"
 
 
-def box_starts_again_after_an_imitated_reboot(boxes: Boxes) -> None:
+def box_starts_again_after_an_imitated_reboot(boxes: TracedBoxes) -> None:
     # The tests' guest cannot be booted again. All that a boot empties is emptied, but the boot's ID stays.
     with boxes.own_elsewhere("detach") as (owner, box_id):
         processes = outside.box_processes(box_id)
@@ -93,7 +93,7 @@ def box_starts_again_after_an_imitated_reboot(boxes: Boxes) -> None:
     asyncio.run(check_recovery(boxes, box_id, runs=False))
 
 
-async def check_recovery(boxes: Boxes, box_id: str, *, runs: bool) -> None:
+async def check_recovery(boxes: TracedBoxes, box_id: str, *, runs: bool) -> None:
     """A new runtime knows whether a box runs, and has the box do something."""
     with boxes.open_runtime() as owned:
         info = await owned.get_info(box_id)
@@ -104,7 +104,7 @@ async def check_recovery(boxes: Boxes, box_id: str, *, runs: bool) -> None:
         assert await run(box, "echo", ECHOED) == ECHOED
 
 
-def two_volumes_are_mounted_and_one_is_read_only(boxes: Boxes, host_folder: Path) -> None:
+def two_volumes_are_mounted_and_one_is_read_only(boxes: TracedBoxes, host_folder: Path) -> None:
     folders = [host_folder / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
@@ -123,7 +123,7 @@ def two_volumes_are_mounted_and_one_is_read_only(boxes: Boxes, host_folder: Path
     assert not (host_folder / "two/written").exists()
 
 
-def name_is_resolved_and_a_port_is_reached(boxes: Boxes) -> None:
+def name_is_resolved_and_a_port_is_reached(boxes: TracedBoxes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         Thread(target=answer_once, args=[server], daemon=True).start()
         port = server.getsockname()[1]
@@ -150,7 +150,7 @@ def answer_once(server: socket.socket) -> None:
         connection.sendall(f"HTTP/1.0 200 OK\r\n\r\n{ECHOED}".encode())
 
 
-def hundred_files_are_open_at_a_limit_of_1024(boxes: Boxes, host_folder: Path) -> None:
+def hundred_files_are_open_at_a_limit_of_1024(boxes: TracedBoxes, host_folder: Path) -> None:
     for number in range(100, 200):
         (host_folder / str(number)).write_text(ECHOED)
     opening = " ".join(f"{number}</volume/{number}" for number in range(100, 200))
@@ -170,7 +170,7 @@ def hundred_files_are_open_at_a_limit_of_1024(boxes: Boxes, host_folder: Path) -
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def limit_of_file_size_is_seen_from_outside(boxes: Boxes) -> None:
+def limit_of_file_size_is_seen_from_outside(boxes: TracedBoxes) -> None:
     # boxlite 0.10.8 sets twice the size of the box's disk, 20 GiB, whatever is asked for. What the lab records
     # of the protection says if a box got more than that.
     requested = 1 << 36
@@ -195,15 +195,15 @@ def limit_of_file_size_is_seen_from_outside(boxes: Boxes) -> None:
 # The tests that need a control group come last: a home in which a test failed is not used again.
 
 
-def detached_box_leaves_nothing_after_stop_and_remove(boxes: Boxes) -> None:
+def detached_box_leaves_nothing_after_stop_and_remove(boxes: TracedBoxes) -> None:
     asyncio.run(check_end_of_detached(boxes, stop_first=True))
 
 
-def detached_box_leaves_nothing_after_a_forced_remove(boxes: Boxes) -> None:
+def detached_box_leaves_nothing_after_a_forced_remove(boxes: TracedBoxes) -> None:
     asyncio.run(check_end_of_detached(boxes, stop_first=False))
 
 
-async def check_end_of_detached(boxes: Boxes, *, stop_first: bool) -> None:
+async def check_end_of_detached(boxes: TracedBoxes, *, stop_first: bool) -> None:
     if JAILER_OFF:
         pytest.skip("the jailer is off, so boxlite makes no control group")
     with boxes.open_runtime() as owned:
@@ -216,7 +216,7 @@ async def check_end_of_detached(boxes: Boxes, *, stop_first: bool) -> None:
         assert boxes.list_remains(str(box.id)) == [], "boxlite removed the box, and this is left of it"
 
 
-def limits_of_processes_and_memory_are_seen_from_outside(boxes: Boxes) -> None:
+def limits_of_processes_and_memory_are_seen_from_outside(boxes: TracedBoxes) -> None:
     # boxlite limits the address space, too: with 1 GiB, libkrun cannot map the memory of a box of 256 MiB.
     requested = {"pids.max": str(200), "memory.max": str(1 << 34)}
 

@@ -66,6 +66,8 @@ SEEN = [
         "nofile-limit",
         "at most 256 files open, and the strongest preset sets 1024, and the child",
     ),
+    ("VOLUME_SYMLINK", "volume-not-in-sandbox", "'uservol0' not found: /home/tester/volumes-8n7wjqpf/one"),
+    ("THREE_VOLUMES", "volumes-exhaust-irqs", "IrqsExhausted"),
     ("CGROUP_NOT_JOINED", "cgroup-not-joined", "of its caller, 0::/system.slice/ssh.service"),
 ]
 # No setting of a host is known that leads to them.

@@ -153,7 +153,10 @@ def test_what_is_to_be_expected_of_a_host_and_why(
 
 
 # What no probe shows: boxlite meets it with its own options or copies of programs, or after the start of a box.
-NOT_PROBED = {"SHIM_NOT_EXECUTABLE", "BWRAP_TOO_OLD", "MOUNT_SYMLINK", "CGROUP_NOT_JOINED"}
+NOT_PROBED = {
+    *("SHIM_NOT_EXECUTABLE", "BWRAP_TOO_OLD", "MOUNT_SYMLINK", "CGROUP_NOT_JOINED"),
+    *("VOLUME_SYMLINK", "THREE_VOLUMES"),
+}
 
 
 @pytest.mark.parametrize("name", sorted({name for name, *_ in SEEN} - NOT_PROBED))
@@ -301,7 +304,7 @@ def test_what_works_covers_is_what_was_tested_on_the_host_that_is_like_this(tmp_
     # No test of a box's end ran, or none in such a session.
     for cells in ((starts,), (starts, scope)):
         answer = check(tmp_path, report(), *cells)
-        assert (answer.outcome, answer.fails) == (WORKS, None)
+        assert (answer.outcome, answer.fails) == (WORKS, ())
         covered, _, untested = answer.covers.partition(". Not tested there: ")
         assert covered.startswith("a box starts and runs a command; a box is confined")
         assert {"stop", "recovery"} <= {*untested.split(", ")}
@@ -322,6 +325,19 @@ def test_what_fails_on_the_host_that_is_like_this_is_not_said_to_work(tmp_path: 
     assert "- Failed there (cgroup-not-joined): a box that is stopped or removed leaves nothing behind" in text
     assert "say success while the box lives on" in text
     assert ("user-scope cures it there: `lab remedies show user-scope`" in text) is is_cured
+
+
+def test_each_suite_beyond_a_start_says_what_failed_in_it(tmp_path: Path) -> None:
+    starts = a_cell(context=context(), **STARTS)
+    stops = a_cell(context=context(), **STOPS)
+    mounts = about("volumes-0.10.8", Status.XFAIL, volumes=Outcome.FAIL)
+    answer = check(
+        tmp_path, report(), starts, stops, blocked("volumes-exhaust-irqs", context=context(), **mounts)
+    )
+    [failure] = answer.fails
+    assert (failure.subjects, failure.causes) == (("volumes",), ("volumes-exhaust-irqs",))
+    assert "a box that is stopped or removed leaves nothing behind" in answer.covers
+    assert "volumes" not in answer.covers.rpartition(": ")[2].split(", ")
 
 
 def test_a_probe_that_only_the_end_of_a_box_needs_is_shown_apart(tmp_path: Path) -> None:

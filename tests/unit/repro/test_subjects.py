@@ -59,6 +59,9 @@ def test_the_suite_is_the_one_whose_tests_are_about_most_of_what_a_report_is_abo
     stopped = choose("The memory limit is lost when a box is stopped")
     assert (stopped.name, stopped.untested) == ("lifecycle", ())
     assert stopped.steps == ("suite: lifecycle, whose tests are about limits and stop",)
+    # Of two suites with such tests, that which is about nothing else.
+    mounted = choose("Three volumes are not mounted")
+    assert (mounted.name, mounted.untested) == ("volumes", ())
     both = choose("A stopped box cannot be resumed")
     assert (both.name, both.untested, both.is_untested) == ("lifecycle", ("pause",), False)
     assert both.reason == "no test is about pause"

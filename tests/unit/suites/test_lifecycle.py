@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.catalog import load_suite
+from lab.catalog import Suite, load_suite
 from lab.record import Needs
 
 SUITE = load_suite("lifecycle")
@@ -20,24 +20,27 @@ BoxOptions = Boxlite = ImageRegistry = NetworkSpec = Options = SecurityOptions =
 # A process whose command line bears the ID of a box, and which ends with its input.
 BEGIN = """
 import outside, pathlib, subprocess, sys
-import boxes as lifecycle
+import traced_boxes as lifecycle
 lifecycle.END_SECONDS = 0.2
 home = pathlib.Path(sys.argv[1])
 kept = {}
-boxes = lifecycle.Boxes(home, "/none", None, kept.__setitem__)
+boxes = lifecycle.TracedBoxes(home, "/none", None, kept.__setitem__)
 living = subprocess.Popen(["sh", "-c", "read line", "Bx7"], stdin=subprocess.PIPE)
 """
 
 
-@pytest.fixture
-def suite(tmp_path: Path) -> Path:
-    """The suite's files as a guest has them, with a boxlite that does nothing."""
-    folder = tmp_path / "suite"
+def put_suite(folder: Path, suite: Suite) -> Path:
+    """Put a suite's files as a guest has them, with a boxlite that does nothing."""
     (folder / "boxlite").mkdir(parents=True)
     (folder / "boxlite/__init__.py").write_text(BOXLITE)
-    for name, file in SUITE.files.items():
+    for name, file in suite.files.items():
         shutil.copy(file, folder / name)
     return folder
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    return put_suite(tmp_path / "suite", SUITE)
 
 
 def run_program(suite: Path, program: str, home: Path) -> list[str]:
@@ -53,9 +56,15 @@ def run_python(suite: Path, *words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_every_test_is_run_and_what_needs_a_control_group_comes_last(suite: Path) -> None:
-    lines = run_python(suite, "-m", "pytest", "-q", "--collect-only", "-p", "no:reportlog")
-    assert [line.partition("::")[2] for line in lines if "::" in line] == list(SUITE.tests)
+@pytest.mark.parametrize("name", ["lifecycle", "volumes"])
+def test_every_test_is_run(tmp_path: Path, name: str) -> None:
+    suite = load_suite(name)
+    folder = put_suite(tmp_path / name, suite)
+    lines = run_python(folder, "-m", "pytest", "-q", "--collect-only", "-p", "no:reportlog")
+    assert [line.partition("::")[2] for line in lines if "::" in line] == list(suite.tests)
+
+
+def test_what_needs_a_control_group_comes_last() -> None:
     needs = list(SUITE.tests.values())
     first = needs.index(Needs.CGROUP)
     assert set(needs[first:]) == {Needs.CGROUP}

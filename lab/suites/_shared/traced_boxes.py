@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import outside
+import pytest
 from boxlite import Boxlite, SecurityOptions
 from python_api import allowed, options, requested, runtime
 
@@ -67,7 +69,7 @@ async def run(box: Any, *words: str) -> str:
 
 
 @dataclass
-class Boxes:
+class TracedBoxes:
     """Boxes in one home. `record` keeps what was seen of them in the test's result; `ids` are theirs."""
 
     home: Path
@@ -140,3 +142,20 @@ class Boxes:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             wait_for_end(outside.box_processes(box_id))
+
+
+@pytest.fixture
+def boxes(
+    home: Path, images: str | None, record_property: Callable[[str, object], None]
+) -> Iterator[TracedBoxes]:
+    """Boxes in the test's home. None of them outlives the test, whatever boxlite did."""
+    boxes = TracedBoxes(home, os.environ["LAB_ROOTFS"], images, record_property)
+    yield boxes
+    boxes.end()
+
+
+@pytest.fixture
+def host_folder() -> Iterator[Path]:
+    """A folder for volumes, below the user's home: the jailer's sandbox has a /tmp of its own."""
+    with TemporaryDirectory(prefix="volumes-", dir=Path.home()) as folder:
+        yield Path(folder)
