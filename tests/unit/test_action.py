@@ -1,5 +1,6 @@
 """The action of GitHub Actions: its inputs, its outputs, and what it does with a shard that was lost."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.base.paths import Paths
+from lab.images import store
 from tests.builders.facts import executable
 from tests.builders.runs import runs_of_shards
 
@@ -336,7 +339,28 @@ def test_the_cache_s_key_says_what_is_chosen_and_what_images_are_made_from(
     assert key_of(SET="quick") != keys[0]
 
 
+def test_a_published_disk_that_has_a_prepared_image_is_not_cached(runner: Runner, tmp_path: Path) -> None:
+    paths = Paths(cache=tmp_path / ".cache" / "boxlite-lab", state=tmp_path)
+    paths.images.mkdir(parents=True)
+
+    def place(name: str, text: str, base: str = "") -> store.BaseImage:
+        def fill(partial: Path) -> None:
+            (partial / store.DISK).write_text(text)
+
+        folder = paths.images / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        return store.place_image(folder, "a-guest", "0" * 64, "made for a test", fill, base=base)
+
+    published = place("ubuntu-24.04", "as published")
+    kept = [
+        place("prepared-ubuntu-24.04", "prepared", published.manifest.disk_sha256),
+        place("debian-13", "built"),
+        place("fedora-44", "not prepared yet"),
+    ]
+    assert runner.step("prune", {"HOME": str(tmp_path)}) == 0
+    assert sorted(paths.images.iterdir()) == sorted(image.folder for image in kept)
+
+
 @pytest.mark.parametrize(("name", "status", "ends"), [("verify", 1, 0), ("prune", 0, 0), ("prune", 2, 2)])
 def test_the_cache_is_verified_and_pruned(runner: Runner, name: str, status: int, ends: int) -> None:
-    assert runner.step(name, {"STATUS_images": str(status)}) == ends
+    assert runner.step(name, {"STATUS_images": str(status), "HOME": str(runner.temporary)}) == ends
     assert runner.called("RUN") == [["images", name]]
