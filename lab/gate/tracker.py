@@ -105,7 +105,12 @@ def _ask(client: httpx2.Client, address: str) -> TrackerIssue:
             data += chunk
             if len(data) > SMALL_FILE:
                 raise ValueError(f"an answer of more than {SMALL_FILE} bytes")
-    return TrackerIssue.model_validate(parse_json(data))
+    return read_issue(data)
+
+
+def read_issue(content: bytes) -> TrackerIssue:
+    """Read a tracker's answer. Raises ValueError if it is no issue."""
+    return TrackerIssue.model_validate(parse_json(content))
 
 
 def _explain(error: Exception) -> str:

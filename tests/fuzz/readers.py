@@ -34,7 +34,7 @@ from lab.check import text as check_text
 from lab.fleet import inventory, results
 from lab.fleet.messages import LaneEvent, PartEnd, WorkerStart, read_event
 from lab.fleet.roster import JoinedHost
-from lab.gate import baseline, expectations
+from lab.gate import baseline, expectations, tracker
 from lab.gate.compare import compare_builds
 from lab.gate.results import reduce_run
 from lab.guest import programs, variant
@@ -383,6 +383,10 @@ def _part_end(content: bytes, _folder: Path) -> None:
     PartEnd.model_validate_json(content)
 
 
+def _issue(content: bytes, _folder: Path) -> None:
+    tracker.read_issue(content)
+
+
 def _worker_start(content: bytes, _folder: Path) -> None:
     WorkerStart.model_validate_json(content)
 
@@ -538,6 +542,7 @@ READERS = [
     Reader("a set's definition", _of("images/sets/quick.toml"), _definition(Set)),
     Reader("a suite's definition", _of("lab/suites/jailer/suite.toml"), _definition(Suite)),
     Reader("a remedy's definition", _of("lab/remedies/kvm-group.toml"), _definition(Remedy)),
+    Reader("a tracker's answer", json_of({"state": "closed", "state_reason": "x"}), _issue, (ValueError,)),
     Reader("pins", _of("images/pins/pins.toml"), _toml(load_pins)),
     Reader("an inventory", toml_of(WHOLE.encode()), _toml(inventory.load_inventory)),
     Reader("the result of a part", archives_of(SENT, "zst"), _part_archive, cost=4),
