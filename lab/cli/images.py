@@ -62,7 +62,8 @@ def images_pins(guests: tuple[str, ...], *, renew: bool) -> int:
     asked or its answer could not be verified. Such a pin stays, and the others are renewed all the same.
     """
     file, pinned = catalog.find_pins_file(), catalog.load_pins(catalog.find_pins_file())
-    chosen = store.choose_pulled_guests(catalog.load_catalog(), guests or list(pinned))
+    names = guests or list(pinned)
+    chosen = store.choose_pulled_guests(catalog.load_catalog(), names) if names else []
     if not renew:
         rows = [[guest.name, pin.build, pin.date] for guest in chosen if (pin := pinned.get(guest.name))]
         output.print_rows([["guest", "build", "date"], *rows])

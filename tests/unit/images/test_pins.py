@@ -290,3 +290,10 @@ def test_a_guest_without_a_published_disk_has_no_pin(root: Path, mirror: Mirror,
     ):
         assert told in run_lab(2, "images", "pins", "--renew", name).err
     assert mirror.requests == []
+
+
+def test_without_a_pin_nothing_is_renewed(pins: Path, mirror: Mirror, run_lab: RunLab) -> None:
+    pins.write_text("# None yet.\n")
+    loading.load_catalog.cache_clear()
+    assert run_lab(0, "images", "pins", "--renew") == ""
+    assert (pins.read_text(), mirror.requests) == ("# None yet.\n", [])
