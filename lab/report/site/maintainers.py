@@ -54,7 +54,7 @@ def make_matrix_page(site: Site) -> Iterable[Page]:
     columns = _columns(site)
     outcomes: dict[tuple[str, str], set[tuple[Status, str | None]]] = {}
     for cell in cells:
-        if not cell.status.could_not_run:
+        if not cell.lacked_guest:
             outcomes.setdefault((cell.guest, cell.variant), set()).add((cell.status, cell.cause))
     # The filters by their names in the address: each value that occurs, and how many cells have it.
     causes = sorted({cell.cause for cell in cells if cell.cause})

@@ -346,15 +346,16 @@ def test_filters_offer_the_values_that_occur_and_builds_that_differ(tmp_path: Pa
         cell(build="0.10.0"),
         cell(build="0.10.8", **FAILED),
         cell("debian-12", build="0.10.0"),
-        # What could not be run is no difference.
+        # What could not be run is no difference, nor is a guest that the lab's user could not build.
         cell("debian-12", build="0.10.8", status=Status.ERROR),
+        cell("debian-12", build="0.10.7", status=Status.NOT_APPLICABLE),
     )
     differing = [square for square in squares(parsed) if square.get("data-differs")]
     assert [square["data-status"] for square in differing] == ["fail", "pass"]
     offered = ", ".join(f"{box['name']}={box['value']}" for box in parsed.of("input"))
     assert offered == (
-        "guest=debian-12, guest=debian-13, build=0.10.8, build=0.10.0, "
-        "status=pass, status=fail, status=error, cause=userns-sysctl, cause=, differs=yes"
+        "guest=debian-12, guest=debian-13, build=0.10.8, build=0.10.7, build=0.10.0, "
+        "status=pass, status=fail, status=n/a, status=error, cause=userns-sysctl, cause=, differs=yes"
     )
     assert [note for note in parsed.of("p") if note.get("aria-live") == "polite"]
 
