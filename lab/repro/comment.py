@@ -14,9 +14,11 @@ from lab.base.paths import PACKAGE, find_definitions
 from lab.repro.assertions import read_remedies
 from lab.repro.judging import load_knowledge
 from lab.repro.report import (
+    A_MESSAGE,
     ANY,
     BOXLITE,
     BUBBLEWRAP,
+    THE_VERSION,
     AuditLine,
     ErrorMessage,
     Finding,
@@ -30,6 +32,7 @@ from lab.repro.report import (
     Speaker,
     Statement,
     System,
+    cite_lines,
 )
 from lab.repro.subjects import SuiteChoice
 
@@ -38,8 +41,6 @@ FILE = "answer.md"
 MOST_LINES, LONGEST, LONGEST_QUOTE = 12, 900, 160
 # Most causes and most remarks that a comment names.
 MOST_NAMED, MOST_REMARKS = 3, 2
-# Most lines of a report that a sentence refers to.
-MOST_REFERENCES = 6
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def write_comment(
     elif judged.possible and not judged.instead:
         lines += _say_cure(judged.possible[0].name, "", report, cures, f"If it is {judged.possible[0].name}, ")
     lines += [] if outcome else [_say_run(report, judged, choice)]
-    lines += _ask(report)
+    lines += _ask(report, judged)
     remarks = [
         f"- {escape_report(remark.text.removesuffix('.'))}{_refer(remark.quotes)}" for remark in judged.remarks
     ]
@@ -105,18 +106,19 @@ def _say_causes(report: Report, judged: JudgedReport) -> Iterator[str]:
     for explanation in judged.instead[:1]:
         says = f"{escape_report(explanation.says.removesuffix('.'))}{_refer(explanation.quotes)}"
         yield f"**No cause of the lab's catalogue:** {says}"
-        yield f"- To check: `{explanation.command}` shows {escape_report(explanation.shows)}."
+        yield f"- To check: `{explanation.command}` shows {explanation.shows}."
     if judged.possible and not judged.instead:
         several = "Several causes are" if judged.possible[1:] else "One cause is"
         yield f"**{several} possible, and none is likely:**"
     for candidate in judged.possible[: 1 if judged.instead else MOST_NAMED]:
         reasons = [*candidate.speaks_for, *(f"against it: {reason}" for reason in candidate.speaks_against)]
         said = f": {escape_report('; '.join(reasons))}" if reasons else ""
-        name = f"{'if not that, ' if judged.instead else ''}**{candidate.name}**"
+        name = f"{'If not that, ' if judged.instead else ''}**{candidate.name}**"
         yield f"- {name}{said}{_refer(candidate.quotes)} To check: {_say_check(candidate.name)}."
     if judged.possible or judged.instead:
         return
-    message = next((one.quote for one in report.statements if isinstance(one, ErrorMessage | AuditLine)), None)
+    quoted: list[Statement] = [*filter(_is_known, report.of(ErrorMessage)), *report.of(AuditLine)]
+    message = min((one.quote for one in quoted), key=lambda quote: quote.number, default=None)
     if message is None:
         yield "**No cause found:** the report quotes no error message that the lab knows."
     else:
@@ -126,7 +128,7 @@ def _say_causes(report: Report, judged: JudgedReport) -> Iterator[str]:
 def _say_check(cause: str) -> str:
     """The command that tells a cause from others, and what it shows."""
     checks = (row for row in load_knowledge()["check"] if row["cause"] == cause)
-    return next((f"`{row['command']}` shows {escape_report(row['shows'])}" for row in checks), "")
+    return next((f"`{row['command']}` shows {row['shows']}" for row in checks), "")
 
 
 def read_explanation(cause: str) -> str:
@@ -193,7 +195,7 @@ def is_about_boxlite(report: Report) -> bool:
 def _name_programs(report: Report) -> str:
     """Whose messages a report has, each with its line."""
     names: dict[str, Quote] = {}
-    for message in report.of(ErrorMessage):
+    for message in filter(_is_known, report.of(ErrorMessage)):
         name = message.program if message.speaker is Speaker.OTHER else str(message.speaker)
         if name and message.speaker is not Speaker.KERNEL:
             names.setdefault(name, message.quote)
@@ -201,8 +203,13 @@ def _name_programs(report: Report) -> str:
         names.setdefault(line.fields.get("comm", ANY), line.quote)
     named = [f"`{_code(name)}`{cite_lines([quote])}" for name, quote in names.items() if name != ANY]
     if not named:
-        return "it has no message of a known program"
+        return "nor does the lab know whose messages it quotes"
     return f"its messages are those of {' and '.join(named[:2])}"
+
+
+def _is_known(message: ErrorMessage) -> bool:
+    """Whether what a program says is an error, and not only words behind its name."""
+    return bool(message.step or message.errno) or message.speaker is Speaker.BOXLITE
 
 
 def _say_run(report: Report, judged: JudgedReport, choice: SuiteChoice) -> str:
@@ -244,7 +251,7 @@ def find_guest(report: Report) -> str | None:
     return report.choose_guest(guests)
 
 
-def _ask(report: Report) -> Iterator[str]:
+def _ask(report: Report, judged: JudgedReport) -> Iterator[str]:
     """What the report says of its host, and what it does not say, with the command that shows it."""
     named: list[Statement] = [report.host] if report.host and not report.host.inferred else []
     named += [*report.of(KernelStatement)][:1]
@@ -252,13 +259,13 @@ def _ask(report: Report) -> Iterator[str]:
     said = ", ".join(f"{escape_report(_name(one))}{cite_lines([one.quote])}" for one in named)
     host = f"The report names {said}. " if said else ""
     is_ours = is_about_boxlite(report)
-    # A rolling distribution has no release.
-    is_rolling = report.host is not None and report.host.version is None and find_guest(report) is not None
-    lacks = {
-        lack: command
-        for lack, command in report.missing.items()
-        if (is_ours or BOXLITE not in lack) and not (is_rolling and "release" in lack)
-    }
+    lacks = dict(report.missing)
+    if not is_ours:
+        lacks.pop(THE_VERSION, None)
+    if any(explanation.quotes for explanation in judged.instead):
+        lacks.pop(A_MESSAGE, None)
+    if report.host and report.host.version is None and find_guest(report):
+        lacks.pop(f"the release of {report.host.name}", None)  # A rolling distribution has none.
     if lacks:
         lacking, commands = ", ".join(map(escape_report, lacks)), "; ".join(dict.fromkeys(lacks.values()))
         probe = "; the script that `lab probe` prints shows more" if is_ours else ""
@@ -295,11 +302,3 @@ def _code(text: str) -> str:
 def _refer(quotes: Sequence[Quote]) -> str:
     """The lines that say so, at the end of a sentence."""
     return f"{cite_lines(quotes)}." if quotes else "."
-
-
-def cite_lines(quotes: Sequence[Quote]) -> str:
-    """Return the lines of quotes in brackets: what was read from several lines has all of them."""
-    spans = sorted({(quote.number, max(quote.number, quote.last)) for quote in quotes})[:MOST_REFERENCES]
-    numbers = [str(first) if first == last else f"{first}-{last}" for first, last in spans]
-    is_one = len(spans) == 1 and spans[0][0] == spans[0][1]
-    return f" (line{'' if is_one else 's'} {', '.join(numbers)})"

@@ -20,7 +20,6 @@ from lab.catalog.knob import Conflict, Knob
 from lab.catalog.knobs import FOLDER, KINDS, AppArmor, Selinux, Sysctl
 from lab.record import Expectation
 from lab.repro import subjects, systems
-from lab.repro.comment import cite_lines
 from lab.repro.judging import measured_in
 from lab.repro.report import (
     Assertion,
@@ -34,6 +33,7 @@ from lab.repro.report import (
     Setting,
     Speaker,
     System,
+    cite_lines,
 )
 from lab.repro.wishes import Wishes
 

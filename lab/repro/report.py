@@ -23,6 +23,9 @@ BUBBLEWRAP = "bwrap"
 BOXLITE = "boxlite"
 # What stands for the program of a message that several programs print.
 ANY = "any"
+# What a report may lack, in words.
+A_MESSAGE = "an error message that the lab knows, or a line of the kernel's audit log"
+THE_VERSION = "the version of boxlite"
 # Fields of an audit line that tell what happened, in this order.
 AUDIT_FIELDS = (
     "apparmor", "avc", "operation", "class", "tclass", "info", "profile", "target", "comm", "name",
@@ -30,6 +33,8 @@ AUDIT_FIELDS = (
 )  # fmt: skip
 # Longest line that is shown of a report, and the most lines that are shown as not understood.
 LONGEST_SHOWN = 160
+# Most lines of a report that a sentence refers to.
+MOST_REFERENCES = 6
 MOST_SHOWN = 20
 
 
@@ -374,8 +379,8 @@ class Report:
         messages = any(isinstance(statement, ErrorMessage | AuditLine) for statement in self.statements)
         lacks = {
             release: ("cat /etc/os-release; uname -rm", named_host is None or named_host.version is None),
-            "an error message, or a line of the kernel's audit log": ("sudo dmesg | tail -n 50", not messages),
-            "the version of boxlite": ("pip show boxlite", not self.versions),
+            A_MESSAGE: ("sudo dmesg | tail -n 50", not messages),
+            THE_VERSION: ("pip show boxlite", not self.versions),
         }
         return {lack: command for lack, (command, is_missing) in lacks.items() if is_missing}
 
@@ -482,7 +487,7 @@ class JudgedReport:
 
 
 def format_report(report: Report, judged: JudgedReport) -> Iterator[str]:
-    """Yield the lines that show a report and what its text shows."""
+    """Yield the lines that show what was read of a report, and all remarks. The comment has its causes."""
     yield f"report: {report.title or '(no title)'}"
     for name, quote in report.subjects.items():
         yield f"        about {name}, by line {quote.number}"
@@ -503,37 +508,18 @@ def format_report(report: Report, judged: JudgedReport) -> Iterator[str]:
         yield from map(_quoted, report.unread[:MOST_SHOWN])
         if len(report.unread) > MOST_SHOWN:
             yield f"        and {len(report.unread) - MOST_SHOWN} more lines: --json lists them"
-    yield "\nwhat the text alone shows"
-    if not judged.findings and not judged.instead:
-        yield "        no cause: several causes could explain the quotes above, or the lab does not know it"
-    for finding in judged.findings:
-        program = "" if finding.program == BUBBLEWRAP else f" for {finding.program}"
-        yield f"        {finding.name} ({finding.confidence}){program}"
-        yield f"          {finding.reason}"
-        yield from _numbers(finding.quotes)
-    for explanation in judged.instead:
-        yield f"        instead: {explanation.says}"
-        yield f"          to tell: {explanation.command}"
-        yield f"            shows {explanation.shows}, if that is so"
-        yield from _numbers(explanation.quotes)
-    for number, candidate in enumerate(judged.possible, start=1):
-        yield f"        {candidate.name} (possible, number {number} of {len(judged.possible)})"
-        yield from (f"          for: {reason}" for reason in candidate.speaks_for)
-        yield from (f"          against: {reason}" for reason in candidate.speaks_against)
-        yield f"          to tell: {candidate.command}"
-        yield f"            shows {candidate.shows}, if it is this cause"
-        yield from _numbers(candidate.quotes)
     if judged.remarks:
         yield "\nremarks"
     for remark in judged.remarks:
-        yield f"        {remark.text}"
-        yield from _numbers(remark.quotes)
+        yield f"        {remark.text}{cite_lines(remark.quotes)}"
 
 
-def _numbers(quotes: Iterable[Quote]) -> Iterator[str]:
-    numbers = sorted({quote.number for quote in quotes})
-    if numbers:
-        yield f"          line{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+def cite_lines(quotes: Iterable[Quote]) -> str:
+    """Return the lines of quotes in brackets: what was read from several lines has all of them."""
+    spans = sorted({(quote.number, max(quote.number, quote.last)) for quote in quotes})[:MOST_REFERENCES]
+    numbers = [str(first) if first == last else f"{first}-{last}" for first, last in spans]
+    is_one = len(spans) == 1 and spans[0][0] == spans[0][1]
+    return f" (line{'' if is_one else 's'} {', '.join(numbers)})"
 
 
 def _quoted(quote: Quote) -> str:

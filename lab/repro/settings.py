@@ -139,6 +139,8 @@ def judge_outcome(
     lead, tail = text.lead(index, start), text.tail(index, end)
     if clause:
         lead, tail = CLAUSE.split(lead)[-1], CLAUSE.split(tail)[0]
+    if clause and SAYS["relative"].match(lead):
+        return Mood.HYPOTHETICAL, None
     if SAYS["avoided"].search(lead) or SAYS["undone"].match(tail):
         return Mood.AVOIDED, None
     of_tail = _helped(tail)
