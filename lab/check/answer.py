@@ -281,9 +281,9 @@ def _describe_coverage(
     report: HostReport, near: PublishedCell, distributions: Iterable[PublishedDistribution]
 ) -> tuple[str, list[BeyondStart]]:
     """Say what tests showed on the nearest host, and on those like this one where suites beyond a start ran."""
-    others = [cell for distribution in distributions for cell in distribution.beyond_start]
+    beyond_start = [cell for distribution in distributions for cell in distribution.beyond_start]
     nearest: dict[str, PublishedCell] = {}
-    for close in _closest_first(report, others):
+    for close in _closest_first(report, beyond_start):
         if not close.comparison.deciding:
             nearest.setdefault(close.cell.suite, close.cell)
     failed = {subject for cell in nearest.values() for subject in cell.failed}
