@@ -57,6 +57,10 @@ FLOOR = 0.003
 SEEN = 0.5
 # Most causes that are listed as possible.
 MOST_POSSIBLE = 5
+# So many times better a system has to fit a report's messages than another that it names as its host.
+FIT = 2.0
+# The step of words that say only that something fails, and the least factor of a circumstance that explains it.
+WORDS, STRONG = "words", 3.0
 # More remarks than any report deserves.
 MOST_REMARKS = 20
 # Ubuntu's sysctl, and the profile that it moves programs into.
@@ -95,7 +99,9 @@ def _by_evidence(report: Report) -> list[Finding]:
     # The rules take longer to import than most reports to read, and most reports have neither.
     from lab.repro import rules
 
-    return list(rules.find_findings(lines, probed, load_knowledge()["other-programs"]))
+    is_quoted = any(message.step for message in report.of(ErrorMessage))
+    others = load_knowledge()["other-programs"]
+    return list(rules.find_findings(lines, probed, others, is_quoted=is_quoted))
 
 
 # How likely something is under each cause, or the factor by which it changes the odds of each.
@@ -174,9 +180,15 @@ def _by_odds(
             *_of_topics(report, prior, messages_of_field),
             *_of_settings(report, prior, first_line),
         ]
+        if WORDS in field["steps"] and not any(weight.decides for weight in weights):
+            weights += _of_words(report, field, weights)
         notes += [weight.remark for weight in weights if weight.remark]
         blocked = {finding.name: finding.program for finding in by_evidence if finding.name in prior}
-        if not any(weight.decides for weight in weights) or set(blocked.values()) - {BUBBLEWRAP}:
+        if (
+            not report.tells_failure
+            or not any(weight.decides for weight in weights)
+            or set(blocked.values()) - {BUBBLEWRAP}
+        ):
             continue
         priors = _priors(report, prior)
         odds = {
@@ -210,11 +222,12 @@ def _since(report: Report, words: Sequence[ErrorMessage]) -> int:
 
 def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[ErrorMessage]) -> Iterator[Weight]:
     """What messages of a field say, each once."""
-    quotes: dict[tuple[str | None, ...], list[Quote]] = defaultdict(list)
+    said: dict[tuple[str | None, ...], list[ErrorMessage]] = defaultdict(list)
     for message in spoken:
-        quotes[message.step, message.means, message.program].append(message.quote)
+        said[message.step, message.means, message.program].append(message)
     read = {(one.step, one.means, one.program) for one in spoken if one.errno == one.means}
-    for (step, means, program), lines in quotes.items():
+    for (step, means, program), alike in said.items():
+        lines, text = [message.quote for message in alike], alike[0].text
         rows = [
             row
             for row in load_knowledge()["chance"]
@@ -222,12 +235,13 @@ def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[Erro
             and row.get("errno") in (None, means)
             and row.get("topic") in (None, *report.topics)
             and program in row.get("program", [program])
+            and re.search(row.get("text", ""), text)
         ]
         if not rows:
             continue
         row = next((row for row in rows if "program" in row), rows[0])
         remark = Remark(row["remark"], tuple(lines)) if "remark" in row else None
-        witnesses = measured().get((step, means, program), frozenset())
+        witnesses = () if "text" in row else measured().get((step, means, program), ())
         chances = {
             name: max(row["of"].get(name, FLOOR), SEEN if name in witnesses else 0) for name in field["prior"]
         }
@@ -236,6 +250,19 @@ def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[Erro
         meaning = means if (step, means, program) in read else f"its words mean {means}"
         refusal = f"{speaker} is refused {field['steps'][step]}{f' ({meaning})' if means else ''}"
         yield Weight(chances, refusal, lines[0], is_message=True, decides=True, remark=remark)
+
+
+def _of_words(report: Report, field: Mapping[str, Any], weights: Sequence[Weight]) -> Iterator[Weight]:
+    """What words of a failure say of a report without a message: only what a circumstance explains."""
+    quote = report.topics.get("failure")
+    if quote is None or any(message.step for message in report.of(ErrorMessage)) or any(report.of(AuditLine)):
+        return
+    for weight in _of_messages(
+        report, field, [ErrorMessage(quote, "", Speaker.OTHER, step=WORDS, program=ANY)]
+    ):
+        strong = {OTHER} | {name for each in weights for name in each.factors if each.of(name) >= STRONG}
+        chances = {name: chance if name in strong else 0.0 for name, chance in weight.factors.items()}
+        yield replace(weight, factors=chances, reason="something fails, as the report says")
 
 
 def _of_topics(report: Report, prior: Odds, spoken: Sequence[ErrorMessage]) -> Iterator[Weight]:
@@ -270,21 +297,41 @@ def _of_settings(report: Report, prior: Odds, first_line: int) -> Iterator[Weigh
 
 def _priors(report: Report, prior: Odds) -> list[Weight]:
     """The priors of a field: its own, and one for each host that the report names, in their place."""
-    kernel = next((kernel.release for kernel in report.of(KernelStatement)), "")
-    priors = []
-    for system in report.of(System):
-        rows = (row for row in load_knowledge()["shipped"] if _is_of(row, system, kernel))
-        row = next(rows, None) if system.place is Place.HOST else None
-        if row is not None and prior.keys() & row["of"].keys():
-            shares = {name: share for name, share in row["of"].items() if name in prior}
-            priors.append(Weight({**prior, **shares}, row["why"], system.quote))
-    return priors or [Weight(prior, "")]
+    shipped = (_shipped(report, system, prior) for system in report.of(System) if system.place is Place.HOST)
+    return list(filter(None, shipped)) or [Weight(prior, "")]
 
 
-def _is_of(row: Mapping[str, Any], system: System, kernel: str) -> bool:
+def _shipped(report: Report, system: System, prior: Odds) -> Weight | None:
+    """The prior of a field on a system; None if nothing that it ships changes it."""
+    row = next((row for row in load_knowledge()["shipped"] if _is_of(row, system, report)), None)
+    if row is None or not prior.keys() & row["of"].keys():
+        return None
+    shares = {name: share for name, share in row["of"].items() if name in prior}
+    return Weight({**prior, **shares}, row["why"], system.quote)
+
+
+def select_host(report: Report) -> Report:
+    """Leave out the systems that the messages do not fit, if a report names several as its host."""
+    hosts = [system for system in report.of(System) if system.place is Place.HOST]
+    if len({system.id for system in hosts}) < 2:
+        return report
+    fits = dict.fromkeys(hosts, 1.0)
+    for field in load_knowledge()["field"]:
+        spoken = [message for message in report.of(ErrorMessage) if message.step in field["steps"]]
+        weights = list(_of_messages(report, field, spoken))
+        for system in hosts if weights else ():
+            prior = (_shipped(report, system, field["prior"]) or Weight(field["prior"], "")).factors
+            odds = sum(share * prod(weight.of(name) for weight in weights) for name, share in prior.items())
+            fits[system] *= odds / sum(prior.values())
+    unfit = {system for system in hosts if fits[system] * FIT < max(fits.values())}
+    return replace(report, statements=tuple(one for one in report.statements if one not in unfit))
+
+
+def _is_of(row: Mapping[str, Any], system: System, report: Report) -> bool:
     """Whether a row is about a system. A range excludes what names no version, or one that is no number."""
-    if system.id not in row["ids"]:
+    if system.id not in row["ids"] or row.get("topic") not in (None, *report.topics):
         return False
+    kernel = next((kernel.release for kernel in report.of(KernelStatement)), "")
     if "kernels" in row:
         # A release may run newer kernels: they only tell where no release is named.
         series = re.match(r"\d+\.\d+", kernel) if system.version is None else None

@@ -112,7 +112,7 @@ def find_message(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Error
             error(speech[0]),
         )
         speaker = Speaker.BOXLITE if first else Speaker.OTHER
-        row_words = _of_table(quote_, words) or ErrorMessage(quote_, words, speaker)
+        row_words = _of_table(quote_, words if first else text) or ErrorMessage(quote_, words, speaker)
         means = name or row_words.means
         return replace(row_words, text=words, speaker=speaker, errno=name, means=means, engine=False)
     if listed_ := _of_table(quote_, text):
@@ -141,7 +141,10 @@ def _of_table(quote_: Quote, text: str) -> ErrorMessage | None:
         start -= len(program[0]) if program else 0
         name, end = _first_error(text[match.start() : match.end() + AFTER])
         end += match.start()
-        if name is None:
+        if name is None and (ending := SAYS["ending"].search(text, end)):
+            # A hint may stand between what failed and its error.
+            name, end = error(ending[0]), len(text)
+        elif name is None:
             name, _ = _first_error(SAYS["clause"].split(text[max(0, start - BEFORE) : start])[-1])
             sentence = END_OF_SENTENCE.search(text, match.end())
             end = match.end() if name else sentence.start() if sentence else len(text)

@@ -97,7 +97,7 @@ def read_report(data: bytes) -> Report:
         is_new = line.number not in understood and not KINDS["nothing_new"].match(line.text)
         if is_new and (line.kind is LineKind.CODE or KINDS["technical"].search(line.text)):
             unread.setdefault(line.raw.strip(), quote_line(line))
-    return Report(
+    report = Report(
         title=cut_text(title.text.strip() if title else "", LONGEST_TITLE),
         statements=tuple(sorted(merged, key=lambda statement: statement.quote.number)),
         unread=tuple(unread.values())[:MOST_UNREAD],
@@ -106,6 +106,7 @@ def read_report(data: bytes) -> Report:
         topics=_find_topics(text),
         subjects=subjects.find_subjects(title, text.lines, merged),
     )
+    return judging.select_host(report)
 
 
 def _find_topics(text: ReportText) -> dict[str, Quote]:

@@ -16,15 +16,21 @@ from lab.repro.report import BUBBLEWRAP, AuditLine, Finding, ProbeOutput
 # Most programs that a report is judged for.
 MOST_PROGRAMS = 10
 # boxlite's own threads and processes, which make namespaces before and after bubblewrap.
+CHILD = re.compile(r"\(.+\)$")
 BOXLITE = re.compile(r"boxlite.*|tokio-rt-worker")
 
 
 def find_findings(
-    lines: Sequence[AuditLine], probed: ProbeOutput | None, about_others: Mapping[str, str]
+    lines: Sequence[AuditLine],
+    probed: ProbeOutput | None,
+    about_others: Mapping[str, str],
+    *,
+    is_quoted: bool = False,
 ) -> Iterator[Finding]:
     """What the rules of the causes find for each program that is blocked, bubblewrap first.
 
     `about_others`: what a field of an audit line must be, by the cause, if it is about another program.
+    `is_quoted`: the report quotes another failure.
     """
     programs = dict.fromkeys([BUBBLEWRAP, *map(_program_of, lines)])
     for program in [name for name in programs if name != "unshare"][:MOST_PROGRAMS]:
@@ -35,13 +41,19 @@ def find_findings(
             if evidence is None:
                 continue
             telling = [line for line in program_lines if cause.rule(_evidence([line], program, None))]
+            # systemd's children, "(name)", are denied mounts in containers, too, where something else fails.
+            if is_quoted and telling and all(CHILD.match(line.fields.get("comm", "")) for line in telling):
+                continue
             # Profiles of services and snaps deny other programs a lot all the time, and nothing fails.
             about = re.compile(about_others.get(name, ""), re.MULTILINE)
             if program != BUBBLEWRAP and not any(about.search(line.written) for line in telling):
                 continue
             by_probe = host is not None and cause.rule(_evidence([], program, host)) is not None
             # Lines of boxlite's thread and of `unshare` are logged where bubblewrap works, too.
-            by_line = any(_is_denial(line.fields) and line.fields.get("comm") == program for line in telling)
+            by_line = any(
+                _is_denial(line.fields) and line.fields.get("comm", "").strip("()") == program
+                for line in telling
+            )
             is_proved = by_line or (by_probe and evidence.confidence is Confidence.PROVED)
             is_named = not telling or any("comm" in line.fields for line in telling)
             reason = (
@@ -61,8 +73,11 @@ def _is_denial(fields: Mapping[str, str]) -> bool:
 
 
 def _program_of(line: AuditLine) -> str:
-    """Return the program that an audit line is about: bubblewrap if it names boxlite's own or none."""
-    name = line.fields.get("comm", BUBBLEWRAP)
+    """Return the program that an audit line is about: bubblewrap if it names boxlite's own or none.
+
+    A child of systemd's counts as the program of the service that it becomes.
+    """
+    name = line.fields.get("comm", BUBBLEWRAP).strip("()")
     return BUBBLEWRAP if BOXLITE.fullmatch(name) else name
 
 

@@ -152,7 +152,11 @@ def judge_outcome(
         is_cure = SAYS["cure"].search(lead) or SAYS["cure"].search(introduction)
         if is_cure or SAYS["cure_section"].match(line.section):
             return Mood.TRIED, True  # Somebody presents it as the cure.
-        if changes and SAYS["reproduce"].search(f"{line.section}\n{introduction}"):
+        if (
+            changes
+            and not SAYS["reply"].search(line.text[:end])
+            and SAYS["reproduce"].search(f"{line.section}\n{introduction}")
+        ):
             return Mood.HOLDS, None  # A step to reproduce the failure is the state in which it fails.
         if SAYS["advised"].search(lead):
             return Mood.HYPOTHETICAL, None
@@ -167,6 +171,8 @@ def judge_outcome(
         )
     if is_tried or SAYS["in_vain"].search(lead):
         return Mood.TRIED, helped
+    if SAYS["blamed"].search(lead):
+        return Mood.HOLDS, None
     if SAYS["default"].search(f"{lead} {tail}") or SAYS["comment"].match(line.text):
         return Mood.DEFAULT, None
     supposed = SAYS["hypothetical"].search(lead) or SAYS["hypothetical_after"].match(tail)

@@ -155,8 +155,8 @@ def read_systems(text: ReportText) -> Iterator[System]:
     hosts = [mention for mention in mentions if mention[1].place is Place.HOST]
     inner = [mention for mention in hosts if mention[1].id not in OUTER]
     if inner or any(SAYS["inside"].search(line.text) for line in text.lines):
-        # A form's field names Windows around WSL where nothing names what is in it.
-        hosts = inner or [mention for mention in hosts if mention[0] >= Rank.FIELD]
+        # A form's field names the Windows around WSL, with its release, where nothing names what is in it.
+        hosts = inner or [one for one in hosts if one[0] >= Rank.FIELD and one[1].version]
     with_version = {system.id for _, system in hosts if system.version}
     versions = {name: _told(text, name) for name in {system.id for _, system in hosts} - with_version}
     hosts = [

@@ -125,6 +125,7 @@ def of_tables() -> Iterator[Use]:
         *(("search", row["line"]) for row in table["kernel"] if "line" in row),
         *(("search", pattern) for pattern in knowledge["other-programs"].values()),
         *(("search", told) for row in table["distribution"] for told in row.get("told", ())),
+        *(("search", row["text"]) for row in knowledge["chance"] if "text" in row),
         *(("fullmatch", row["name"]) for row in knowledge["setting"]),
         *(("fullmatch", row["value"]) for row in knowledge["setting"] if "value" in row),
         *(("fullmatch", names) for names in reading.PROGRAMS.values()),

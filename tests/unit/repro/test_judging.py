@@ -26,8 +26,8 @@ NONE = "none"
 KEYS = {
     "topic": {"name", "pattern"},
     "field": {"name", "steps", "prior"},
-    "chance": {"step", "errno", "program", "topic", "of", "remark", "source"},
-    "shipped": {"ids", "versions", "kernels", "of", "why", "source"},
+    "chance": {"step", "errno", "program", "topic", "text", "of", "remark", "source"},
+    "shipped": {"ids", "versions", "kernels", "topic", "of", "why", "source"},
     "fact": {"topic", "engine", "of", "why", "source"},
     "setting": {"name", "value", "beside", "alone", "by_mood"},
     "check": {"cause", "command", "shows"},
@@ -93,6 +93,7 @@ def test_a_message_that_was_measured_under_a_cause_makes_it_possible_at_least() 
         assert under & field["prior"].keys(), (step, means, program)
 
 
+CHILD = 'apparmor="DENIED" operation="mount" profile="lxc-9" name="/run/systemd/unit-root/" comm="(d-logind)"'
 SELINUX = 'avc:  denied  {{ {} }} for  pid=1 comm="bwrap" scontext=a tcontext=b tclass={} permissive=0'
 
 
@@ -107,6 +108,12 @@ SELINUX = 'avc:  denied  {{ {} }} for  pid=1 comm="bwrap" scontext=a tcontext=b 
         # Ubuntu logs these where bubblewrap works, too.
         (LINE.format("tokio-rt-worker"), [(NOCAPS, "likely", "bwrap")]),
         (LINE.format("unshare"), [(NOCAPS, "likely", "bwrap")]),
+        # systemd's child becomes the program of a service.
+        (CHILD, [("apparmor-mount-deny", "proved", "d-logind")]),
+        (
+            SELINUX.replace("bwrap", "(fwupd)").format("mounton", "dir"),
+            [("selinux-mount-deny", "proved", "fwupd")],
+        ),
         # It names no program.
         (LINE.replace('comm="{}" ', ""), [(NOCAPS, "likely", "bwrap")]),
     ],
@@ -177,6 +184,22 @@ def test_a_refused_file_is_an_execution_only_if_something_says_so(text: str, is_
     result = judged(text)
     named_causes = [finding.name for finding in result.findings] + [cause.name for cause in result.possible]
     assert ("home-noexec" in named_causes) is is_named
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("Ubuntu 24.04. With AppArmor my browser does not start", NOCAPS),
+        ("I have a linux-hardened kernel and my browser does not start", "userns-sysctl"),
+    ],
+)
+def test_words_of_failure_beside_a_strong_circumstance_make_a_cause_possible(text: str, cause: str) -> None:
+    result = judged(text)
+    assert not result.findings
+    assert [(one.name, bool(one.command)) for one in result.possible] == [(cause, True)]
+    # The circumstance alone, and the words alone, tell nothing.
+    assert judged(text.replace("does not start", "is nice")).possible == ()
+    assert judged("Ubuntu 24.04. My browser does not start").possible == ()
 
 
 def test_a_cure_is_no_evidence_for_a_cause_that_it_cannot_cure() -> None:
