@@ -45,7 +45,7 @@ def _find_quotes(report: Report, row: Mapping[str, Any]) -> Iterator[Quote]:
     """Yield the lines that decide for a row."""
     if "pattern" in row and row["name"] in report.topics and report.tells_failure:
         yield report.topics[row["name"]]
-    told = [(one.quote, one.step, one.means) for one in report.of(ErrorMessage)]
+    told = [(one.quote, one.step, one.means or one.errno) for one in report.of(ErrorMessage)]
     told += [(one.quote, "signal", one.signal) for one in report.of(ProgramEnd)]
     for refusal in row.get("refusals", ()):
         for quote, step, error in told:

@@ -370,7 +370,7 @@ class Report:
     def tells_failure(self) -> bool:
         """Whether something fails, by its words, by what it quotes, or since something cured it."""
         is_cured = any(setting.helped for setting in self.of(Setting))
-        return "failure" in self.topics or self.quotes_failure or is_cured
+        return not {"failure", "error-text"}.isdisjoint(self.topics) or self.quotes_failure or is_cured
 
     @property
     def missing(self) -> dict[str, str]:

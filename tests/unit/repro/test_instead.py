@@ -57,6 +57,6 @@ def test_the_text_and_the_json_show_it(run_lab: RunLab, tmp_path: Path) -> None:
     report = tmp_path / "report.md"
     report.write_text("The build fails: write /srv/layer: no space left on device")
     shown = run_lab(None, "repro", "--text-only", str(report))
-    assert "instead: A file system or a quota is full" in shown.out
+    assert "A file system or a quota is full" in shown.out
     document = json.loads(run_lab(None, "repro", "--text-only", "--json", str(report)).out)
     assert [one["topic"] for one in document["instead"]] == ["disk-full"]
