@@ -4,13 +4,12 @@ An explanation is shown with a command that tells whether it holds. It leads to 
 """
 
 import re
-import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from lab.repro.report import AuditLine, ErrorMessage, Explanation, ProgramEnd, Quote, Report
+from lab.repro.source import load_table
 
 # Most explanations of one report: the table names the best first.
 MOST = 2
@@ -19,9 +18,7 @@ MOST = 2
 @cache
 def load_rows() -> list[dict[str, Any]]:
     """The table, which explains its rows."""
-    rows: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))[
-        "instead"
-    ]
+    rows: list[dict[str, Any]] = load_table(__file__)["instead"]
     return rows
 
 

@@ -6,8 +6,8 @@ likely at most: how likely a message is under each cause, and how likely each ca
 """
 
 import json
+import operator
 import re
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +16,6 @@ from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
-
-from packaging.version import InvalidVersion
 
 from lab.repro import instead, messages, systems
 from lab.repro.report import (
@@ -40,11 +38,14 @@ from lab.repro.report import (
     Speaker,
     System,
 )
+from lab.repro.source import load_table
 
-TABLE = Path(__file__).with_suffix(".toml")
 # What programs said in the lab's guests under each cause: see benchmarks/witnesses.py.
 MEASURED = Path(__file__).with_name("measured.json")
 OTHER = "other"
+# A release that is a number, and how the ranges of the table compare one.
+VERSION = re.compile(r"\d{1,6}(?:\.\d{1,6}){0,4}")
+COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 # The fields in which a host's settings decide.
 OF_HOST = ("sandbox", "kvm")
 # The least share of a field's odds with which a cause is called likely: learned by benchmarks/reports.py, so
@@ -53,8 +54,6 @@ OF_HOST = ("sandbox", "kvm")
 LIKELY, POSSIBLE = 0.5, 0.08
 # The chance of a message under a cause that the table does not name for it: people quote unrelated messages.
 FLOOR = 0.003
-# The least chance of a message under a cause under which it was measured.
-SEEN = 0.5
 # Most causes that are listed as possible.
 MOST_POSSIBLE = 5
 # So many times better a system has to fit a report's messages than another that it names as its host.
@@ -111,30 +110,18 @@ Odds = Mapping[str, float]
 @cache
 def load_knowledge() -> dict[str, Any]:
     """The table, which explains its rows."""
-    return tomllib.loads(TABLE.read_text("utf-8"))
-
-
-@cache
-def measured() -> Mapping[tuple[str | None, ...], frozenset[str]]:
-    """The causes under which a program's message was measured, by its step, its error and the program."""
-    under = defaultdict(set)
-    for row, words in _read_measured():
-        under[words.step, words.means, words.program].add(row["cause"])
-    return {message: frozenset(names) for message, names in under.items()}
+    return load_table(__file__)
 
 
 def measured_in(variant: str) -> set[tuple[str | None, str | None]]:
     """What bubblewrap was measured to say in a variant, by the step and the error of its message."""
-    rows = (words for row, words in _read_measured() if row["variant"] == variant)
-    return {(words.step, words.means) for words in rows if words.speaker is Speaker.BUBBLEWRAP}
-
-
-def _read_measured() -> Iterator[tuple[dict[str, Any], ErrorMessage]]:
-    for row in json.loads(MEASURED.read_text("utf-8")):
-        for line in row["words"]:
-            words = messages.find_message(Quote(0, line), line)
-            if words is not None and words.step is not None:
-                yield row, words
+    said = (
+        messages.find_message(Quote(0, line), line)
+        for row in json.loads(MEASURED.read_text("utf-8"))
+        for line in row["words"]
+        if row["variant"] == variant
+    )
+    return {(one.step, one.means) for one in said if one and one.step and one.speaker is Speaker.BUBBLEWRAP}
 
 
 @dataclass(frozen=True)
@@ -241,10 +228,7 @@ def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[Erro
             continue
         row = next((row for row in rows if "program" in row), rows[0])
         remark = Remark(row["remark"], tuple(lines)) if "remark" in row else None
-        witnesses = () if "text" in row else measured().get((step, means, program), ())
-        chances = {
-            name: max(row["of"].get(name, FLOOR), SEEN if name in witnesses else 0) for name in field["prior"]
-        }
+        chances = {name: row["of"].get(name, FLOOR) for name in field["prior"]}
         speaker = "a program" if program == ANY else program
         # Words that name no error stand for one all the same.
         meaning = means if (step, means, program) in read else f"its words mean {means}"
@@ -340,12 +324,21 @@ def _is_of(row: Mapping[str, Any], system: System, report: Report) -> bool:
         version, versions = system.version, row["versions"]
     else:
         return True
-    from packaging.specifiers import SpecifierSet  # Few systems need it.
+    return _is_within(version or "", versions)
 
-    try:
-        return version is not None and SpecifierSet(versions).contains(version, prereleases=True)
-    except InvalidVersion:
+
+def _is_within(version: str, ranges: str) -> bool:
+    """Whether a version is in all of these ranges, for example `>=7,<8`. What is no number is in none."""
+    if not VERSION.fullmatch(version):
         return False
+    number = _parse_numbers(version)
+    return all(
+        COMPARE[sign](number, _parse_numbers(bound)) for sign, bound in re.findall(r"([<>]=?)([\d.]+)", ranges)
+    )
+
+
+def _parse_numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
 
 
 def _finding(name: str, prior: Odds, priors: Sequence[Weight], weights: Sequence[Weight]) -> Finding:

@@ -7,16 +7,13 @@ messages if they begin with a program's name and hold an error's text.
 import errno
 import os
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 from lab.repro.report import ErrorMessage, Quote, Speaker
-from lab.repro.source import END_OF_SENTENCE, LETTER, ReportText, quote_line
+from lab.repro.source import END_OF_SENTENCE, LETTER, ReportText, load_table, quote_line
 
-TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+TABLE = load_table(__file__)
 SAYS = {name: re.compile(pattern) for name, pattern in TABLE["patterns"].items()}
 # The errors that tell hosts apart, by what strerror(3) says.
 TEXTS = {os.strerror(getattr(errno, name)).lower(): name for name in TABLE["errors"]} | {

@@ -4,17 +4,14 @@ The patterns, and the words that tell a mood, are in `settings.toml`.
 """
 
 import re
-import tomllib
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 from lab.repro import messages
 from lab.repro.report import Mood, Place, Setting
-from lab.repro.source import LineKind, ReportText, find_matches, find_place, quote_line
+from lab.repro.source import LineKind, ReportText, find_matches, find_place, load_table, quote_line
 
-TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+TABLE = load_table(__file__)
 SAYS = {name: re.compile("|".join(parts), re.IGNORECASE) for name, parts in TABLE["says"].items()}
 NAME = rf"(?:{'|'.join(TABLE['sysctls'])})(?:\.[\w-]+){{0,8}}|{TABLE['PATH']}|{'|'.join(TABLE['short'])}"
 # So many settings, and as many steps, are looked at: the words around each cost time, and more say the same.

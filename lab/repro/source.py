@@ -22,7 +22,13 @@ from lab.base.errors import UsageError
 from lab.base.files import check_values, clean_text, cut_text
 from lab.repro.report import Place, Quote
 
-TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("reading.toml").read_text("utf-8"))
+
+def load_table(module: str) -> dict[str, Any]:
+    """Load the table beside a module, by the module's file. The table explains its rows."""
+    return tomllib.loads(Path(module).with_suffix(".toml").read_text("utf-8"))
+
+
+TABLE = load_table(str(Path(__file__).with_name("reading.toml")))
 # What all words have: a long line of digits and marks need not be looked at for each of them.
 LETTER = re.compile(r"[^\W\d_]")
 SAYS = {name: re.compile(pattern) for name, pattern in TABLE["lines"].items()}

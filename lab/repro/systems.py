@@ -6,13 +6,10 @@ The distributions, the patterns and the words around a name are in `systems.toml
 """
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cache, cached_property
-from pathlib import Path
-from typing import Any
 
 from lab.repro import messages
 from lab.repro.report import AuditLine, KernelStatement, Place, Statement, System
@@ -23,10 +20,11 @@ from lab.repro.source import (
     ReportText,
     find_matches,
     find_place,
+    load_table,
     quote_line,
 )
 
-TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+TABLE = load_table(__file__)
 # The table's patterns, and its lists of words, each list as one pattern.
 SAYS: dict[str, re.Pattern[str]] = {
     name: re.compile(pattern) for name, pattern in TABLE["patterns"].items()

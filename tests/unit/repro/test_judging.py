@@ -8,7 +8,8 @@ import pytest
 
 from lab import catalog, causes
 from lab.record import Confidence
-from lab.repro.judging import MEASURED, judge_report, load_knowledge, measured
+from lab.repro.judging import FLOOR, MEASURED, judge_report, load_knowledge
+from lab.repro.messages import find_message
 from lab.repro.reading import read_report
 from lab.repro.report import JudgedReport, PossibleCause, Quote
 from tests.builders.report_texts import FAMILY, KILLED, MOVED, PROBE, TWICE
@@ -86,11 +87,29 @@ def test_what_was_measured_names_its_guest_or_its_source_and_a_known_cause() -> 
         assert row["words"] or row["audit"]
 
 
-def test_a_message_that_was_measured_under_a_cause_makes_it_possible_at_least() -> None:
+def test_a_message_that_was_measured_under_a_cause_is_not_ruled_out_for_it() -> None:
     # Of a message that several causes have, the table decides which are named.
-    for (step, means, program), under in measured().items():
-        [field] = [field for field in load_knowledge()["field"] if step in field["steps"]]
-        assert under & field["prior"].keys(), (step, means, program)
+    rows = json.loads(MEASURED.read_text())
+    said = {(row["cause"], find_message(Quote(0, words), words)) for row in rows for words in row["words"]}
+    compared = 0
+    for cause, message in said:
+        for field in load_knowledge()["field"]:
+            if message is not None and message.step in field["steps"] and message.means:
+                [row, *_] = sorted(
+                    (
+                        row
+                        for row in load_knowledge()["chance"]
+                        if row["step"] == message.step
+                        and row.get("errno") in (None, message.means)
+                        and message.program in row.get("program", [message.program])
+                        and {"topic", "text"}.isdisjoint(row)
+                    ),
+                    key=lambda row: "program" not in row,
+                )
+                assert cause in field["prior"]
+                assert row["of"].get(cause, FLOOR) > 10 * FLOOR, (cause, message)
+                compared += 1
+    assert compared > 20
 
 
 CHILD = 'apparmor="DENIED" operation="mount" profile="lxc-9" name="/run/systemd/unit-root/" comm="(d-logind)"'
