@@ -99,6 +99,7 @@ class Rules(_Data):
     unconfined: str = settings.UNCONFINED
     session: str = settings.SESSION
     manager: str = settings.MANAGER
+    root: str = settings.ROOT
     versions: tuple[str, ...] = settings.VERSIONS
     limits: str = settings.LIMITS
     user_limit: str = settings.USER_LIMIT
@@ -214,6 +215,8 @@ def _settings(answer: CellAnswer) -> dict[str, settings.Value]:
     if context:
         values |= settings.read_session_settings(context.session)
         values |= settings.read_limit_settings(context.limits)
+    if answer.definition:
+        values |= settings.read_root_setting("user" in answer.definition.knobs)
     if facts.apparmor:
         apparmor = answer.definition and answer.definition.knobs.get("apparmor")
         profile = apparmor.confine_suite_by if isinstance(apparmor, AppArmor) else None

@@ -25,6 +25,8 @@ NOT_LOADED = "not loaded"
 CONFINED, UNCONFINED = "AppArmor confines the user by", "no profile"
 # What the user's programs run in, and whether the service manager below which boxlite's groups are answers.
 SESSION, MANAGER = "session", "the user's service manager answers"
+# The kernel allows root what it denies other users: a test that ran as root shows nothing about theirs.
+ROOT = "the user is root"
 
 
 def read_fact_settings(facts: Facts, is_known: Callable[[str], bool] = lambda _: True) -> dict[str, Value]:
@@ -66,7 +68,7 @@ def read_host_settings(report: HostReport) -> dict[str, Value]:
     """Return the settings of a reported host, and the session, the limits and the confinement of its user."""
     context = report.who.context
     values = read_fact_settings(report.facts, report.knows) | read_session_settings(context.session)
-    values |= read_limit_settings(context.limits)
+    values |= read_limit_settings(context.limits) | read_root_setting(report.who.uid == 0)
     if report.facts.apparmor is None:
         return values
     return values | {CONFINED: parse_confining_profile(context.apparmor) or UNCONFINED}
@@ -75,6 +77,11 @@ def read_host_settings(report: HostReport) -> dict[str, Value]:
 def read_session_settings(session: UserSession) -> dict[str, Value]:
     """Return what decides whether boxlite can move a box into a control group of its own, by name."""
     return {SESSION: session.kind, MANAGER: _yes(session.manager)}
+
+
+def read_root_setting(is_root: bool) -> dict[str, Value]:
+    """Return whether boxlite's user is root, by its name."""
+    return {ROOT: _yes(is_root)}
 
 
 def read_limit_settings(limits: LimitFacts) -> dict[str, Value]:

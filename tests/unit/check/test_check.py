@@ -461,6 +461,14 @@ def test_another_kind_of_session_is_another_host(
     assert answer.outcome is (UNKNOWN if differing else WORKS)
 
 
+def test_what_root_was_allowed_says_nothing_about_an_ordinary_user(tmp_path: Path) -> None:
+    answer = check(tmp_path, report(), changed(STOCK, variant="as-root"))
+    assert answer.nearest is not None
+    [differing] = answer.nearest.comparison.differing
+    assert (differing.name, differing.yours, differing.theirs) == ("the user is root", "no", "yes")
+    assert answer.outcome is UNKNOWN
+
+
 def test_a_cell_whose_suite_a_profile_confined_is_not_like_a_host_where_none_does(tmp_path: Path) -> None:
     cell = changed(POLICY, variant="apparmor-bwrap-exec-deny")
     answer = check(tmp_path, on_ubuntu("bwrap unconfined", ENFORCED), cell)

@@ -58,6 +58,7 @@ function readProbe({ facts, unreadable, id_like, who, probes }) {
   const { session } = who.context;
   settings[lab.hosts.rules.session] = session.kind;
   settings[lab.hosts.rules.manager] = session.manager ? "yes" : "no";
+  settings[lab.hosts.rules.root] = who.uid === 0 ? "yes" : "no";
   const os = facts.os ?? {};
   const system = { id: os.id, version: os.version_id, codename: os.version_codename, arch: facts.arch, title: os.pretty_name, like: id_like };
   return { system, settings, knowsProfiles: facts.apparmor?.profiles !== undefined, refused: refused(probes) };
