@@ -28,7 +28,7 @@ from lab.lane import shell
 from lab.machine.connection import get_default_uri
 from lab.plan import Cell
 from lab.repro import judging
-from lab.repro.planning import can_have
+from lab.repro.guests import can_have
 
 # Seconds that all witnesses of a guest may take, which an emulated processor stretches.
 LONGEST = 1500

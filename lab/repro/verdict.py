@@ -18,8 +18,9 @@ from lab.base.ordered import OrderedEnum
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, find_matching_files, parse_audit, read_beginning
 from lab.record import UNKNOWN, CellResult, Confidence, Needs, Outcome, RunResult
 from lab.repro import observers
+from lab.repro.guests import get_distribution
 from lab.repro.observers import NothingShown, Observation
-from lab.repro.planning import Check, Plan, Question, get_distribution
+from lab.repro.planning import Check, Plan, Question
 from lab.repro.report import (
     Assertion,
     AuditLine,
