@@ -193,7 +193,7 @@ def is_about_boxlite(report: Report) -> bool:
 
 
 def _name_programs(report: Report) -> str:
-    """Whose messages a report has, each with its line."""
+    """Whose messages a report has, each with its line: the end of a sentence."""
     names: dict[str, Quote] = {}
     for message in filter(_is_known, report.of(ErrorMessage)):
         name = message.program if message.speaker is Speaker.OTHER else str(message.speaker)
@@ -203,8 +203,8 @@ def _name_programs(report: Report) -> str:
         names.setdefault(line.fields.get("comm", ANY), line.quote)
     named = [f"`{_code(name)}`{cite_lines([quote])}" for name, quote in names.items() if name != ANY]
     if not named:
-        return "nor does the lab know whose messages it quotes"
-    return f"its messages are those of {' and '.join(named[:2])}"
+        return ", and the lab does not know whose messages it quotes"
+    return f"; its messages are those of {' and '.join(named[:2])}"
 
 
 def _is_known(message: ErrorMessage) -> bool:
@@ -215,7 +215,7 @@ def _is_known(message: ErrorMessage) -> bool:
 def _say_run(report: Report, judged: JudgedReport, choice: SuiteChoice) -> str:
     """Whether it is about boxlite, and what a run would show, on which guest."""
     ours = is_about_boxlite(report)
-    foreign = "" if ours else f"The report does not name boxlite: {_name_programs(report)}. "
+    foreign = "" if ours else f"The report does not name boxlite{_name_programs(report)}. "
     if choice.is_untested:
         reason = escape_report("; ".join([choice.reason, *choice.steps]))
         return f"- {foreign}A run would show nothing, so this is not tested: {reason}."
@@ -223,14 +223,14 @@ def _say_run(report: Report, judged: JudgedReport, choice: SuiteChoice) -> str:
         return f"- {foreign}A run would test boxlite in its place, and show nothing about it."
     shows = "shows whether boxlite fails there in the same way"
     if not ours:
-        shows = "tests boxlite in its place: whether that meets the same cause there"
+        shows = "tests boxlite in its place, to see whether that meets the same cause there"
     system = report.host if report.host and not report.host.inferred else None
     guest = find_guest(report)
     shows += "".join(f"; {escape_report(step)}" for step in choice.steps)
     if guest:
         return f"- {foreign}A run, `lab repro REPORT`, boots {guest} and {shows}."
     if report.is_in_wsl:
-        lack = "the host is WSL2, which the lab has not"
+        lack = "the lab has no guest for WSL2"
     elif system is None:
         lack = "the report names no host"
     elif system.version is None:
