@@ -52,7 +52,14 @@ def error_of(root: Path, file: str, text: str) -> str:
 
 # One is a guest's own, one needs a box that makes certain system calls, one is a fault of a package or of its
 # files, one no longer blocks boxlite 0.10.8, and one does not block it yet.
-NOT_EXPECTED = {"bwrap-too-old", "cgroup-unavailable", "mount-symlink", "runtime-library", "shim-seccomp"}
+NOT_EXPECTED = {
+    "bwrap-too-old",
+    "cgroup-unavailable",
+    "mount-symlink",
+    "runtime-library",
+    "shim-seccomp",
+    "volumes-exhaust-irqs",  # The suite `volumes` expects the other cause of its failures, which comes first.
+}
 
 
 def test_the_shipped_definitions_load_and_are_of_use() -> None:

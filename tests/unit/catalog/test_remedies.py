@@ -39,7 +39,8 @@ def test_what_gives_up_least_is_tried_first_and_the_jailer_is_given_up_last() ->
     assert KNOWN["jailer-off"].cures == [name for name in rows if rows[name].breaks is Needs.SANDBOX]
     assert all(len(remedy.price) > 20 and remedy.does for remedy in KNOWN.values())
     cured = {cause for remedy in KNOWN.values() for cause in remedy.cures}
-    assert cured == set(causes.list_causes())
+    # What boxlite mounts on no host, no setting of a host cures.
+    assert causes.list_causes().keys() - cured == {"volume-not-in-sandbox", "volumes-exhaust-irqs"}
 
 
 def test_a_remedy_for_a_cause_that_there_is_not_is_refused(tmp_path: Path) -> None:
