@@ -6,7 +6,6 @@ likely at most: how likely a message is under each cause, and how likely each ca
 """
 
 import json
-import operator
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,9 +42,6 @@ from lab.repro.source import load_table
 # What programs said in the lab's guests under each cause: see benchmarks/witnesses.py.
 MEASURED = Path(__file__).with_name("measured.json")
 OTHER = "other"
-# A release that is a number, and how the ranges of the table compare one.
-VERSION = re.compile(r"\d{1,6}(?:\.\d{1,6}){0,4}")
-COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 # The fields in which a host's settings decide.
 OF_HOST = ("sandbox", "kvm")
 # The least share of a field's odds with which a cause is called likely: learned by benchmarks/reports.py, so
@@ -324,21 +320,14 @@ def _is_of(row: Mapping[str, Any], system: System, report: Report) -> bool:
         version, versions = system.version, row["versions"]
     else:
         return True
-    return _is_within(version or "", versions)
+    # Imported where it is used: reports without a release need neither.
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import InvalidVersion
 
-
-def _is_within(version: str, ranges: str) -> bool:
-    """Whether a version is in all of these ranges, for example `>=7,<8`. What is no number is in none."""
-    if not VERSION.fullmatch(version):
+    try:
+        return version is not None and SpecifierSet(versions).contains(version, prereleases=True)
+    except InvalidVersion:
         return False
-    number = _parse_numbers(version)
-    return all(
-        COMPARE[sign](number, _parse_numbers(bound)) for sign, bound in re.findall(r"([<>]=?)([\d.]+)", ranges)
-    )
-
-
-def _parse_numbers(version: str) -> list[int]:
-    return [int(part) for part in version.split(".")]
 
 
 def _finding(name: str, prior: Odds, priors: Sequence[Weight], weights: Sequence[Weight]) -> Finding:
