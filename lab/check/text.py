@@ -22,7 +22,7 @@ def format_answer(answer: HostAnswer) -> Iterator[str]:
     if answer.covers:
         yield from _item(f"Tested there: {answer.covers}")
     for failure in answer.fails:
-        yield from _fails(failure)
+        yield from _format_failure(failure)
     if answer.as_root:
         yield from _item("The probe ran as root. Run it as the user who runs boxlite.")
     all_causes = causes.list_causes()
@@ -48,14 +48,14 @@ def format_answer(answer: HostAnswer) -> Iterator[str]:
     yield from _tested(answer)
 
 
-def _fails(fails: BeyondStart) -> Iterator[str]:
+def _format_failure(failure: BeyondStart) -> Iterator[str]:
     subjects = load_subjects()
-    failed = "; ".join(subjects.get(name, name) for name in fails.subjects)
-    yield from _item(f"Failed there ({', '.join(fails.causes) or 'cause not known'}): {failed}")
-    for reason in fails.reasons:
+    failed = "; ".join(subjects.get(name, name) for name in failure.subjects)
+    yield from _item(f"Failed there ({', '.join(failure.causes) or 'cause not known'}): {failed}")
+    for reason in failure.reasons:
         yield from _item(reason, mark=" ")
-    if fails.remedy:
-        yield from _item(f"{fails.remedy} cures it there: `lab remedies show {fails.remedy}`", mark=" ")
+    if failure.remedy:
+        yield from _item(f"{failure.remedy} cures it there: `lab remedies show {failure.remedy}`", mark=" ")
 
 
 def _what_to_do(answer: HostAnswer) -> Iterator[str]:

@@ -49,7 +49,9 @@ def open_machine(
             cpus=1,
             boot=boot or FirmwareBoot(),
             architecture=image.architecture if image else get_host_architecture(),
-            devices=frozenset([*[Device.OVERLAY] * bool(image), *[Device.SEED] * bool(script)]),
+            devices=frozenset(
+                device for device, use in ((Device.OVERLAY, image), (Device.SEED, script)) if use
+            ),
             environment=environment or {},
             # A distribution's disk may restart at its first boot.
             may_restart=isinstance(boot, FirmwareBoot),

@@ -6,15 +6,14 @@ The patterns are rows of `assertions.toml`; the commands that a remedy is advise
 import re
 import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from lab.base.paths import PACKAGE
 from lab.repro import settings
 from lab.repro.report import Assertion, Mood
-from lab.repro.source import ReportText, find_matches, quote_line
+from lab.repro.source import ReportText, find_matches, load_table, quote_line
 
-ROWS: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))["assertion"]
+ROWS: list[dict[str, Any]] = load_table(__file__)["assertion"]
 PATTERNS = [re.compile(row["pattern"]) for row in ROWS]
 # What proposes a cure, before it or in the same line.
 PROPOSAL = re.compile(

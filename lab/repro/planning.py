@@ -418,8 +418,8 @@ def _find_message(variant: Variant, question: Question, report: Report) -> bool 
     """Whether bubblewrap was measured to say in a variant what the report quotes; None if nothing tells."""
     of_question = (message for message in report.of(ErrorMessage) if message.quote in question.quotes)
     quoted = {(one.step, one.means) for one in of_question if one.speaker is Speaker.BUBBLEWRAP and one.step}
-    measured = measured_in(variant.name)
-    return not quoted.isdisjoint(measured) if quoted and measured else None
+    measured = measured_in(variant.name) if quoted else set()
+    return not quoted.isdisjoint(measured) if measured else None
 
 
 def answering(
