@@ -129,8 +129,13 @@ class Cell:
         # Where boxes start in the sandbox, nearly all tests run to their ends.
         is_blocked = Needs.SANDBOX.includes(causes.list_causes()[cause].breaks)
         seconds = BLOCKED_SECONDS if is_blocked else PASS_SECONDS
-        remedies = REMEDIES_SECONDS if self.trials and options.remedies else 0.0
-        return self.suite.length * (seconds + remedies + (TURNING_SECONDS if always else 0.0))
+        seconds = self.suite.length * (seconds + (TURNING_SECONDS if always else 0.0))
+        return seconds + (self.remedies_seconds if options.remedies else 0.0)
+
+    @property
+    def remedies_seconds(self) -> float:
+        """Estimate how long remedies take if the cell is blocked; 0 if none are tried on it."""
+        return self.suite.length * REMEDIES_SECONDS if self.trials else 0.0
 
     def rerun(self, options: RunOptions) -> str:
         """Return a command line that runs exactly this cell again."""

@@ -132,7 +132,10 @@ def _time(cells: Sequence[plan.Cell], options: RunOptions) -> str:
         )
         parts.append(f"experiments may add {total} ({each} for {cells_in_words})")
     if options.remedies:
-        total, each = map(format_duration, (plan.REMEDIES_SECONDS * trials, plan.REMEDIES_SECONDS))
+        remedies = [cell.remedies_seconds for cell in cells if cell.trials] or [0.0]
+        # Cells of several suites differ.
+        each = " to ".join(map(format_duration, sorted({min(remedies), max(remedies)})))
+        total = format_duration(sum(remedies))
         parts.append(f"remedies may add about {total} ({each} for each cell that fails)")
     return "; ".join(parts)
 
