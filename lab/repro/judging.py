@@ -228,7 +228,8 @@ def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[Erro
         speaker = "a program" if program == ANY else program
         # Words that name no error stand for one all the same.
         meaning = means if (step, means, program) in read else f"its words mean {means}"
-        refusal = f"{speaker} is refused {field['steps'][step]}{f' ({meaning})' if means else ''}"
+        refusal = f"{speaker} is refused " if field.get("refused", True) else ""
+        refusal += f"{field['steps'][step]}{f' ({meaning})' if means else ''}"
         yield Weight(chances, refusal, lines[0], is_message=True, decides=True, remark=remark)
 
 

@@ -41,7 +41,15 @@ SPEAKERS = {BWRAP: Speaker.BUBBLEWRAP, "boxlite": Speaker.BOXLITE}
 # What opens a quotation, and what closes it.
 QUOTED = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "«": "»", "(": ")"}
 # Steps of messages that name no error.
-SAY_ENOUGH = ("chromium", "on-symlink", "disabled", "restricted", "sandbox", "kvm-unusable")
+SAY_ENOUGH = (
+    "box-outlives-stop",
+    "chromium",
+    "on-symlink",
+    "disabled",
+    "restricted",
+    "sandbox",
+    "kvm-unusable",
+)
 
 
 @dataclass(frozen=True)

@@ -99,10 +99,13 @@ class SuiteChoice:
 def choose_suite(report: Report, judged: JudgedReport, names: Sequence[str] = WHEEL_SUITES) -> SuiteChoice:
     """Choose among the suites that can be run: the one with most tests of it, or which is about nothing else.
 
-    A cause that the text shows keeps boxes from starting, whatever else the report is about.
+    A cause that the text shows keeps boxes from starting, whatever else the report is about, unless it is the
+    one that a suite meets: then that suite shows it.
     """
-    about = () if judged.findings else tuple(report.subjects)
     of_suites = {name: read_suite(name) for name in names}
+    shown = {finding.name for finding in judged.findings}
+    meets = [name for name in names if of_suites[name].get("expect", {}).get("cause") in shown]
+    about = tuple(of_suites[name]["subject"] for name in meets[:1]) if shown else tuple(report.subjects)
     left_out = {name: [one for one in about if one not in _list_tested(of_suites[name])] for name in names}
     name = min(names, key=lambda one: (len(left_out[one]), of_suites[one]["subject"] not in about))
     untested = tuple(left_out[name])

@@ -26,7 +26,7 @@ NONE = "none"
 # The keys of each table of `judging.toml`.
 KEYS = {
     "topic": {"name", "pattern"},
-    "field": {"name", "steps", "prior"},
+    "field": {"name", "steps", "prior", "refused"},
     "chance": {"step", "errno", "program", "topic", "text", "of", "remark", "source"},
     "shipped": {"ids", "versions", "kernels", "topic", "of", "why", "source"},
     "fact": {"topic", "engine", "of", "why", "source"},

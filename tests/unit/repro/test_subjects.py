@@ -144,3 +144,36 @@ def test_what_a_message_of_boxlite_means_is_said_in_a_report_about_it(message: s
     assert (
         judging.judge_report(of(text.format("another program"))).remarks == () or "boxlite" in message.lower()
     )
+
+
+LIVES_ON = """# `stop` leaks a detached box's VM
+
+`boxlite stop` says that it succeeded, while the `boxlite-shim` under bwrap keeps running in {group}.
+"""
+
+
+@pytest.mark.parametrize(
+    ("group", "likely", "possible"),
+    [
+        ("the cgroup of the shell, session-3.scope", ["cgroup-not-joined"], []),
+        # Other faults of boxlite end so, too.
+        ("the background", [], ["cgroup-not-joined"]),
+    ],
+)
+def test_a_machine_that_outlives_its_stopped_box_is_what_the_suite_lifecycle_meets(
+    group: str, likely: list[str], possible: list[str]
+) -> None:
+    report = of(LIVES_ON.format(group=group))
+    judged = judging.judge_report(report)
+    assert [finding.name for finding in judged.findings] == likely
+    assert [candidate.name for candidate in judged.possible] == possible
+    choice = subjects.choose_suite(report, judged)
+    assert (choice.name, choice.is_untested) == ("lifecycle", False)
+
+
+def test_a_cause_that_a_suite_meets_chooses_it_whatever_the_title_is_about() -> None:
+    report = of(LIVES_ON.replace("`stop` leaks", "The network is lost: it leaks").format(group="init.scope"))
+    judged = judging.judge_report(report)
+    choice = subjects.choose_suite(report, judged)
+    assert (choice.name, choice.untested) == ("lifecycle", ())
+    assert choice.steps == ("suite: lifecycle, whose tests are about stop",)
