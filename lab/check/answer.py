@@ -1,18 +1,14 @@
 """The answer about a host: what its probe shows, what was published about tested hosts, what helps."""
 
-import errno
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from packaging.version import Version
 
-from lab import causes
 from lab.base.files import clean_text
 from lab.catalog import describe_subjects, remedies
 from lab.catalog.remedies import Remedy
-from lab.causes.evidence import Evidence, parse_confining_profile
 from lab.check import settings
 from lab.check.published import (
     Published,
@@ -26,9 +22,10 @@ from lab.check.settings import SettingsComparison
 from lab.probes import Facts, Probes
 from lab.probes.facts import parse_version
 from lab.probes.report import HostReport
-from lab.record import Confidence, FoundCause
+from lab.record import Foreseen, FoundCause
+from lab.verdict import prediction
+from lab.verdict.prediction import ProbedHost
 
-PERMISSION_DENIED = os.strerror(errno.EACCES)
 # The platform tag of boxlite's wheels for Linux is manylinux_2_28. On 1 December 2026 the package index had 253
 # files of its 16 releases: each for this glibc or for macOS, none for musl, and none to compile.
 OLDEST_GLIBC = Version("2.28")
@@ -206,37 +203,17 @@ def explain_missing_wheel(facts: Facts) -> str | None:
 
 
 def diagnose(report: HostReport) -> list[FoundCause]:
-    """Return the causes that the probe itself shows, the one that blocks first at the front.
+    """Return the causes that the probe itself shows, the one that blocks first at the front."""
+    return prediction.diagnose_probes(_probed(report), kvm_mode_allows=_mode_allows_kvm(report))
 
-    The rules read a host's probes and sysctls as those of a cell. There is no log, and no suite ran: the
-    control is neither passed nor failed, so what either would rule out stays.
-    """
-    sysctls = {name: value for name, value in report.facts.sysctls.items() if value is not None}
-    profile = parse_confining_profile(report.who.context.apparmor)
-    evidence = Evidence(
-        probes=report.probes,
-        sysctls=sysctls,
-        profile=profile,
-        container=report.who.container,
-        limits=report.who.context.limits,
-    )
-    findings = {
-        finding.name: finding
-        for failed in (True, False)
-        for finding in causes.diagnose_evidence(replace(evidence, control_failed=failed))
-    }
-    if _mode_allows_kvm(report):
-        findings.pop("kvm-denied", None)
-    return [findings[name] for name in causes.list_causes() if name in findings]
+
+def _probed(report: HostReport) -> ProbedHost:
+    return ProbedHost(report.facts, report.who, report.probes)
 
 
 def _mode_allows_kvm(report: HostReport) -> bool:
     """Whether the mode of /dev/kvm lets the user open it: what denies it then is a security module."""
-    kvm, user = report.facts.kvm, report.who
-    if kvm is None or not report.knows("kvm.mode"):
-        return False
-    shift = 6 if kvm.uid == user.uid else 3 if kvm.gid in user.groups else 0
-    return int(kvm.mode, 8) >> shift & 0o6 == 0o6
+    return report.knows("kvm.mode") and _probed(report).kvm_mode_allows
 
 
 def _alike(
@@ -333,42 +310,16 @@ def _decide(
     report: HostReport, findings: list[FoundCause], near: ClosestCell | None, *, same_system: bool
 ) -> tuple[HostOutlook, list[str]]:
     """Return the outcome, and the sentences that lead to it."""
-    probes = report.probes
-    # Without the system's bubblewrap boxlite uses its own, which was not tried.
-    sandbox = probes.bwrap_all if probes.bwrap_all.status is not None else probes.unshare_user_root
-    decisive = [probes.open_kvm, probes.create_vm, probes.start_processes]
-    decisive += [probes.socket_folder, probes.exec_home, sandbox]
-    is_proved = any(finding.confidence is Confidence.PROVED for finding in findings)
-    if findings and (is_proved or any(probe.failed for probe in decisive)):
+    probes, foreseen = report.probes, prediction.foresee(_probed(report), findings)
+    reasons = [foreseen.reason]
+    if foreseen.says is Foreseen.BLOCKED and foreseen.cause:
         return HostOutlook.BLOCKED, []
-    if any(probe.failed for probe in decisive):
-        reasons = ["the kernel refused the probe what boxlite needs; the probe alone does not show the cause"]
-        if probes.open_kvm.failed and _mode_allows_kvm(report):
-            reasons.append("the mode of /dev/kvm allows this user to open it: a security module denies it")
-        if report.facts.unset_options:
-            reasons.append(f"the kernel was built without {', '.join(report.facts.unset_options)}")
-        if probes.unshare_user.worked and probes.unshare_user_root.failed:
-            reasons.append(
-                "the kernel makes a user namespace and denies its capabilities: a security module does that"
-            )
-        if near and same_system and not near.comparison.deciding and near.cell.kind is AnswerKind.BLOCKED:
-            by = ", ".join(near.cell.causes) or "an unknown cause"
-            reasons.append(f"the nearest tested host is blocked by {by}")
-        reasons.append("the kernel's log may name it: sudo journalctl -k | grep -E 'apparmor=|avc:'")
+    if foreseen.says is Foreseen.BLOCKED:
+        if any(probe.failed for probe in _probed(report).decisive):
+            reasons += _explain_refusal(report, near, same_system=same_system)
         return HostOutlook.BLOCKED, reasons
-    if report.facts.kvm and report.facts.kvm.lacking:
-        lacking = " ".join(report.facts.kvm.lacking)
-        return HostOutlook.BLOCKED, [f"KVM lacks {lacking}, without which boxlite's machines do not start"]
-    if findings:
-        return HostOutlook.UNKNOWN, [f"{findings[0].name} is suspected, yet the probe was refused nothing"]
-    bubblewrap = report.facts.bubblewrap
-    is_executable = bubblewrap is not None and bool(int(bubblewrap.mode, 8) & 0o111)
-    if is_executable and probes.bwrap_all.status is None and PERMISSION_DENIED in probes.bwrap_all.stderr:
-        return HostOutlook.UNKNOWN, [
-            "something denies executing bubblewrap, and may deny boxlite's own bubblewrap too"
-        ]
-    if any(probe.status is None for probe in decisive):
-        return HostOutlook.UNKNOWN, ["not everything that boxlite needs could be tried on this host"]
+    if foreseen.says is Foreseen.UNKNOWN:
+        return HostOutlook.UNKNOWN, reasons
     # The probe was refused nothing: what was published decides.
     if near is None or not near.comparison.compared:
         reason = "no published result is about this system or its relatives"
@@ -386,3 +337,20 @@ def _decide(
         reason = "a tested host with these settings passed boxlite's tests"
         return HostOutlook.WORKS, ["the probe was refused nothing that boxlite needs", reason]
     return HostOutlook.UNKNOWN, ["the probe was refused nothing that boxlite needs", reason]
+
+
+def _explain_refusal(report: HostReport, near: ClosestCell | None, *, same_system: bool) -> list[str]:
+    """Say what is known of a refusal whose cause the probe alone does not show."""
+    probes, reasons = report.probes, list[str]()
+    if probes.open_kvm.failed and _mode_allows_kvm(report):
+        reasons.append("the mode of /dev/kvm allows this user to open it: a security module denies it")
+    if report.facts.unset_options:
+        reasons.append(f"the kernel was built without {', '.join(report.facts.unset_options)}")
+    if probes.unshare_user.worked and probes.unshare_user_root.failed:
+        reasons.append(
+            "the kernel makes a user namespace and denies its capabilities: a security module does that"
+        )
+    if near and same_system and not near.comparison.deciding and near.cell.kind is AnswerKind.BLOCKED:
+        by = ", ".join(near.cell.causes) or "an unknown cause"
+        reasons.append(f"the nearest tested host is blocked by {by}")
+    return [*reasons, "the kernel's log may name it: sudo journalctl -k | grep -E 'apparmor=|avc:'"]

@@ -15,7 +15,7 @@ from lab.catalog import Variant
 from lab.catalog.confinement import has_user_managers
 from lab.guest.programs import RemoteFailed, check_reply
 from lab.guest.session import ADMIN, SUITE, Session, User
-from lab.probes import Facts, ProbedUser, SuiteUser, script
+from lab.probes import Facts, ProbedSuiteUser, ProbedUser, SuiteUser, script
 
 # The paths whose mounts each guest is asked for.
 MOUNTS = ("/home", "/tmp")  # noqa: S108
@@ -119,8 +119,18 @@ def get_command_prefix(variant: Variant) -> str:
 
 def read_suite_user(session: Session, variant: Variant) -> SuiteUser:
     """Read who the suite runs as, and what confines it. Raises RemoteFailed."""
-    links = [path for knob in variant.knobs.values() for path in knob.links()]
-    return check_reply("probe", SuiteUser, _run_probe(session, variant, {"probes": False, "links": links}))
+    request = {"probes": False, "links": _list_links(variant)}
+    return check_reply("probe", SuiteUser, _run_probe(session, variant, request))
+
+
+def probe_suite_user(session: Session, variant: Variant) -> ProbedSuiteUser:
+    """As `read_suite_user`, and run the probes in the same interpreter. Raises RemoteFailed."""
+    request = {"probes": True, "links": _list_links(variant)}
+    return check_reply("probe", ProbedSuiteUser, _run_probe(session, variant, request))
+
+
+def _list_links(variant: Variant) -> list[str]:
+    return [path for knob in variant.knobs.values() for path in knob.links()]
 
 
 def explain_not_in_effect(session: Session, variant: Variant, error: LabError) -> LabError:

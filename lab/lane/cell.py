@@ -4,7 +4,7 @@ And where attempts at the same cell or trial keep their evidence, and how a faul
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,17 +22,19 @@ from lab.guest.programs import RemoteFailed
 from lab.guest.variant import CellStart, NotInEffect
 from lab.lane.running import COLD, FORKED, RunningLane
 from lab.plan import Cell
-from lab.probes import Facts, SuiteUser
+from lab.probes import Facts, Probes, SuiteUser
 from lab.record import (
     CellResult,
     CellVerdict,
     FoundCause,
     Outcome,
+    Prediction,
     Status,
     SuiteResult,
     SuiteRun,
     TestResult,
 )
+from lab.verdict.prediction import ProbedHost, predict_suite
 from lab.verdict.status import Circumstances, judge_cell
 
 # Evidence of an attempt that met a fault of the lab; numbered.
@@ -41,11 +43,15 @@ FAULT = "fault-"
 
 @dataclass(frozen=True)
 class Applied:
-    """A variant in effect on a guest: what the guest showed then, and the mark in its kernel log."""
+    """A variant in effect on a guest: what the guest showed then, and the mark in its kernel log.
+
+    `probes`: None if nobody asked for them.
+    """
 
     facts: Facts
     user: SuiteUser
     mark: CellStart
+    probes: Probes | None = None
 
 
 def find_obstacle(running: RunningLane, cell: Cell) -> str | None:
@@ -61,11 +67,22 @@ def record_not_applicable(running: RunningLane, cell: Cell, reason: str) -> Cell
     return cell.judged_result(SuiteResult(facts=running.facts), verdict)
 
 
-def run_cell(running: RunningLane, cell: Cell, folder: Path, options: SuiteOptions = WHOLE_SUITE) -> CellResult:
+def show_no_prediction(_prediction: Prediction) -> None:
+    """For cells whose prediction nobody waits for."""
+
+
+def run_cell(
+    running: RunningLane,
+    cell: Cell,
+    folder: Path,
+    options: SuiteOptions = WHOLE_SUITE,
+    show_prediction: Callable[[Prediction], None] = show_no_prediction,
+) -> CellResult:
     """Run one cell in a fork, or in the lane as it is if cells are cold. Its evidence goes to `folder`.
 
     The cell's build is deployed already. With more than the usual time, a suite that does not end has hung.
-    Raises LabError.
+    What the probes alone expect is shown before the suite runs, and kept beside the verdict, which it does not
+    change. Raises LabError.
     """
     checkpoint = running.checkpoint(cell.build)
     watch = Stopwatch() if checkpoint else running.watch
@@ -74,7 +91,9 @@ def run_cell(running: RunningLane, cell: Cell, folder: Path, options: SuiteOptio
         with watch.step("fork"):
             running.fork(cell.build)
     with watch.step("apply"):
-        applied = apply_variant(running, cell.variant)
+        applied = apply_variant(running, cell.variant, probes=True)
+    prediction = predict_cell(cell, applied)
+    show_prediction(prediction)
     suite_run = run_suite(running, cell, watch, options)
     folder.mkdir(parents=True, exist_ok=True)
     clean = not suite_run.cut_short and all(test.outcome is Outcome.PASS for test in suite_run.tests)
@@ -100,11 +119,25 @@ def run_cell(running: RunningLane, cell: Cell, folder: Path, options: SuiteOptio
         seconds=watch.seconds,
         fork=FORKED if checkpoint else COLD,
     )
-    return cell.judged_result(suite_result, verdict)
+    return cell.judged_result(suite_result, verdict).with_values(prediction=prediction)
 
 
-def apply_variant(running: RunningLane, variant: Variant) -> Applied:
-    """Apply a variant and read it back.
+def predict_cell(cell: Cell, applied: Applied) -> Prediction:
+    """Say what the probes that ran when the variant was read back expect of the cell's suite."""
+    assert applied.probes is not None, "the probes did not run"
+    host = ProbedHost(
+        applied.facts,
+        applied.user,
+        applied.probes,
+        boxlite=cell.build.version,
+        # The facts are read outside of any container.
+        same_ids=applied.user.container is None,
+    )
+    return predict_suite(host, cell.suite)
+
+
+def apply_variant(running: RunningLane, variant: Variant, *, probes: bool = False) -> Applied:
+    """Apply a variant and read it back; with `probes`, run these as well.
 
     Raises NotAsDefined or NotInEffect if the guest does not show its own settings or the variant's.
     """
@@ -112,12 +145,18 @@ def apply_variant(running: RunningLane, variant: Variant) -> Applied:
     facts = guest_variant.begin_cell(running.session, variant, mark=mark, sysctls=running.work.sysctls)
     if "selinux" not in variant.knobs:  # A variant that changes SELinux is read back by its own knob.
         ready.check_as_defined(running.lane.guest, facts)
+    probed: Probes | None = None
     try:
-        user = guest_variant.read_suite_user(running.session, variant)
+        user: SuiteUser
+        if probes:
+            user = probed_user = guest_variant.probe_suite_user(running.session, variant)
+            probed = probed_user.probes
+        else:
+            user = guest_variant.read_suite_user(running.session, variant)
         guest_variant.check_variant(variant, facts, user)
     except (RemoteFailed, NotInEffect) as error:
         raise guest_variant.explain_not_in_effect(running.session, variant, error) from error
-    return Applied(facts, user, mark)
+    return Applied(facts, user, mark, probed)
 
 
 def run_suite(

@@ -12,6 +12,7 @@ from lab.probes.facts import (
     Context,
     Facts,
     Probe,
+    ProbedSuiteUser,
     ProbedUser,
     Probes,
     ProcessUser,

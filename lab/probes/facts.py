@@ -363,3 +363,9 @@ class ProbedUser(ProcessUser):
     """The user, and what came of the probes that ran as this user."""
 
     probes: Probes = Field(description="The probes, each by its name.")
+
+
+class ProbedSuiteUser(SuiteUser):
+    """What a variant is read back from, and what came of the probes, all from one start of the program."""
+
+    probes: Probes = Field(description="The probes, each by its name.")

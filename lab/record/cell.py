@@ -16,6 +16,7 @@ from lab.record.outcome import (
     FoundCause,
     FrozenEntry,
     PlainText,
+    Prediction,
     Seconds,
     Status,
     Stress,
@@ -326,6 +327,10 @@ class CellResult(FrozenEntry):
         description="How the guest differs from the host that the variant stands for, by that host's name.",
     )
     suite: SuiteResult = Field(default_factory=SuiteResult)
+    prediction: Prediction | None = Field(
+        default=None,
+        description="What the probes alone expected before the suite ran. null: nobody asked them.",
+    )
     verdict: CellVerdict
     trials: CellTrials = Field(default_factory=CellTrials)
     history: CellHistory = Field(default_factory=CellHistory)

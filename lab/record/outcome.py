@@ -276,3 +276,25 @@ class FoundCause(FrozenEntry):
     name: str
     confidence: Confidence
     reason: PlainText
+
+
+class Foreseen(StrEnum):
+    """What the probes alone expect of a suite."""
+
+    WORKS = "works"
+    BLOCKED = "blocked"
+    UNKNOWN = "not known"
+
+
+class Prediction(FrozenEntry):
+    """What the probes alone say of a cell, before its suite ran. It is no result and never decides a status."""
+
+    says: Foreseen
+    cause: str | None = Field(
+        default=None,
+        description="The cause that blocks it first. null: none does, or the probes do not show which.",
+    )
+    reason: PlainText = ""
+
+    def __str__(self) -> str:
+        return f"~ {self.cause or self.says}"

@@ -7,7 +7,7 @@ from lab.base import notices
 from lab.base.files import escape_markdown
 from lab.catalog import remedies
 from lab.record import CellResult, RunResult
-from lab.report import protection, run_notes, sections, table
+from lab.report import predictions, protection, run_notes, sections, table
 from lab.report.markdown_pages import render_template
 from lab.report.sections import Section
 from lab.verdict import words
@@ -55,6 +55,7 @@ def render_run(run: RunResult, folder: Path | None = None, *, linked: bool = Tru
         format_command=sections.format_command,
         rates=run_notes.list_rates(run),
         rates_note=run_notes.explain_rates(run),
+        predictions=predictions.score_run(run),
         confinements=protection.find_confinements(run.cells),
         unmet=protection.find_unmet_options(run.cells),
         weaknesses=weaknesses,

@@ -53,6 +53,8 @@ def format_square(cell: CellResult | None) -> str:
 def format_note(cell: CellResult) -> str:
     """Return what is said beside a cell's status: the cause, or how many repeats passed, and the retries."""
     parts = []
+    if cell.status is Status.NOT_RUN and cell.prediction:
+        parts.append(str(cell.prediction))
     if cell.status.failed and cell.cause:
         parts.append(cell.cause)
     if cell.status is Status.FLAKY:

@@ -9,7 +9,7 @@ from rich.text import Text
 from lab.base import notices
 from lab.base.files import clean_text, cut_text, join_lines
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
-from lab.report import protection, run_notes, sections, table
+from lab.report import predictions, protection, run_notes, sections, table
 from lab.report.terminal_tables import format_cell, lay_out_tables, print_plain, style_square
 
 FILES = ("results.json", "decided.jsonl", "matrix.md", "cells/", "run.log")
@@ -65,6 +65,11 @@ def print_summary(console: Console, run: RunResult, folder: Path) -> None:
         print_plain(console, _reason(line) if number else f"\n{_reason(line)}", "cyan")
     console.print()
     console.print(Text(table.count_statuses(run.cells), "bold"))
+    score = predictions.score_run(run)
+    if line := score.describe():
+        print_plain(console, line)
+    for line in score.list_wrong()[:MOST]:
+        print_plain(console, f"  {line}", "bold red")
     if line := run_notes.describe_time(run):
         print_plain(console, line)
     files = [name for name in FILES if (folder / name).exists()]

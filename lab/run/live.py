@@ -16,7 +16,7 @@ from rich.text import Text
 from lab.base.activity import Progress
 from lab.base.files import clean_text, cut_text, escape_commands, format_free_space
 from lab.plan import Cell
-from lab.record import CellResult
+from lab.record import CellResult, Prediction
 from lab.record.folders import RUN_LOG
 from lab.report import table
 from lab.report.terminal_tables import count_fewest_lines, lay_out_tables, style_square
@@ -72,6 +72,10 @@ class Lines(Observer):
             if step != self._last.get(lane):
                 self._last[lane] = step
                 self.line(f"{lane}: {step or 'done'}")
+
+    def prediction(self, cell: Cell, prediction: Prediction) -> None:
+        name = f"{cell.guest.name} {cell.variant.name} {cell.build.name}"
+        self.line(f"{name}: {prediction} (the probes alone; its suite has not run)")
 
     def cell(self, result: CellResult) -> None:
         name = table.name_cell(result)
@@ -141,6 +145,7 @@ class LiveTable(Observer):
         self._planned = {(cell.guest.name, cell.variant.name, cell.build.name) for cell in cells}
         self._total = len(cells)
         self._results = {(cell.guest, cell.variant, cell.build): cell for cell in earlier_results}
+        self._predictions: dict[tuple[str, str, str], Prediction] = {}
         self._doing: dict[str, str] = {}
         self._served: Counter[str] = Counter()
         self._end: float | None = None
@@ -151,6 +156,10 @@ class LiveTable(Observer):
     def lane(self, lane: str, progress: Progress | None) -> None:
         with self._lock:
             self._doing[lane] = clean_text(cut_text(progress.text, LONGEST)) if progress else ""
+
+    def prediction(self, cell: Cell, prediction: Prediction) -> None:
+        with self._lock:
+            self._predictions[cell.guest.name, cell.variant.name, cell.build.name] = prediction
 
     def cell(self, result: CellResult) -> None:
         with self._lock:
@@ -199,6 +208,8 @@ class LiveTable(Observer):
 
     def _square(self, key: tuple[str, str, str]) -> Text:
         decided = self._results.get(key)
+        if decided is None and key in self._predictions:
+            return Text(str(self._predictions[key]), "dim italic")
         return Text("·", "dim") if decided is None and key in self._planned else style_square(decided)
 
 

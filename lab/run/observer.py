@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from lab.base.activity import Activity, Progress
 from lab.base.files import clean_text, cut_text
 from lab.images.store import BaseImage
-from lab.record import CellResult, LaneStep
+from lab.plan import Cell
+from lab.record import CellResult, LaneStep, Prediction
 
 # Longest text of a step in the record, in characters.
 LONGEST_STEP = 300
@@ -21,6 +22,9 @@ class Observer:
 
         `lane` is its guest, numbered from the second one on.
         """
+
+    def prediction(self, cell: Cell, prediction: Prediction) -> None:
+        """What the probes alone expect of a cell that is not decided yet."""
 
     def cell(self, result: CellResult) -> None:
         """A cell is decided."""
@@ -76,6 +80,9 @@ class JoinedObserver(Observer):
 
     def lane(self, lane: str, progress: Progress | None) -> None:
         self._for_each(lambda observer: observer.lane(lane, progress))
+
+    def prediction(self, cell: Cell, prediction: Prediction) -> None:
+        self._for_each(lambda observer: observer.prediction(cell, prediction))
 
     def cell(self, result: CellResult) -> None:
         self._for_each(lambda observer: observer.cell(result))

@@ -275,7 +275,8 @@ class Worker:
             self._served += 1
             running.alone = ticket.missed_a_limit
             try:
-                result = lane_cell.run_cell(running, ticket.cell, folder, suite_options)
+                show = partial(self._observer.prediction, ticket.cell)
+                result = lane_cell.run_cell(running, ticket.cell, folder, suite_options, show)
             finally:
                 running.alone = False
             if self.is_stopped:

@@ -94,7 +94,9 @@ class Lab:
             self.booted.append((running.lane.guest.name, running.lane.name))
             self.boot(running)
 
-        def run(running: RunningLane, cell: Cell, _folder: Path, options: SuiteOptions) -> CellResult:
+        def run(
+            running: RunningLane, cell: Cell, _folder: Path, options: SuiteOptions, _show: object
+        ) -> CellResult:
             self.stretched.append(options.stretch)
             self.alone.append(running.alone)
             self.served.append((running.lane.name, cell))

@@ -35,9 +35,9 @@ from lab.machine.lane import BootFailed, Endpoint, Lane, LaneDied
 from lab.machine.seed import make_keys
 from lab.machine.states import StateInfo, States, StoredState
 from lab.plan import Cell
-from lab.probes import Facts, ProbedUser, SuiteUser
+from lab.probes import Facts, ProbedSuiteUser, ProbedUser, Probes, SuiteUser
 from lab.record import Outcome, SuiteRun, TestResult
-from tests.builders.facts import facts, probed, who
+from tests.builders.facts import ALL_WORK, facts, probed, who
 from tests.builders.guests import base_image
 
 KNOWN = catalog.load_catalog()
@@ -171,6 +171,8 @@ class InGuest(Protocol):
 
     def read_who(self, variant: Variant) -> SuiteUser: ...
 
+    def probe_who(self, variant: Variant) -> ProbedSuiteUser: ...
+
     def probe(self, variant: Variant) -> ProbedUser: ...
 
     def probe_as_user_does(self, variant: Variant, sysctls: Iterable[str]) -> str: ...
@@ -199,6 +201,7 @@ SEAMS: Sequence[tuple[ModuleType, str, str]] = [
     (variant, "read_facts", "read_facts"),
     (variant, "begin_cell", "begin"),
     (variant, "read_suite_user", "read_who"),
+    (variant, "probe_suite_user", "probe_who"),
     (variant, "probe_user", "probe"),
     (variant, "run_probe_script", "probe_as_user_does"),
     (deploy, "deploy_build", "deploy"),
@@ -241,9 +244,11 @@ def prints(text: str, status: int = 0) -> dict[str, Output]:
 class FakeGuest(FakeSession, InGuest):
     """A guest in which all goes well, and which notes in its lane what is done in it.
 
-    `shows` are its facts, if not the usual ones. `endpoint` is how to log in to it. Tests replace what it does
-    in classes of their own.
+    `shows` are its facts, if not the usual ones. `probes` all work. `endpoint` is how to log in to it. Tests
+    replace what it does in classes of their own.
     """
+
+    probes = Probes(**ALL_WORK)
 
     def __init__(self, lane: FakeLane, shows: Facts | None = None) -> None:
         super().__init__(speed=lane.speed)
@@ -262,6 +267,9 @@ class FakeGuest(FakeSession, InGuest):
 
     def read_who(self, variant: Variant) -> SuiteUser:
         return who()
+
+    def probe_who(self, variant: Variant) -> ProbedSuiteUser:
+        return ProbedSuiteUser(**dict(self.read_who(variant)), probes=self.probes)
 
     def probe(self, variant: Variant) -> ProbedUser:
         return probed({})

@@ -154,7 +154,9 @@ def test_repeats_that_disagree_are_flaky(lab: Lab, monkeypatch: pytest.MonkeyPat
     folders: list[Path] = []
     kinds = iter([Status.PASS, Status.FAIL, Status.PASS])
 
-    def run(_running: RunningLane, cell: Cell, folder: Path, _options: SuiteOptions) -> CellResult:
+    def run(
+        _running: RunningLane, cell: Cell, folder: Path, _options: SuiteOptions, _show: object
+    ) -> CellResult:
         folder.mkdir(parents=True)
         (folder / "kernel.log").touch()
         folders.append(folder.relative_to(lab.folder / cell.folder))
@@ -190,7 +192,9 @@ def test_a_cell_is_repeated_until_a_test_fails(lab: Lab, fails_in: int, ran: int
 def test_each_repeat_has_an_order_of_its_own(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     orders: list[list[str]] = []
 
-    def run(_running: RunningLane, cell: Cell, _folder: Path, options: SuiteOptions) -> CellResult:
+    def run(
+        _running: RunningLane, cell: Cell, _folder: Path, options: SuiteOptions, _show: object
+    ) -> CellResult:
         orders.append(list(options.tests))
         assert sorted(options.tests) == sorted(cell.suite.tests)
         return changed(cell.result(Status.PASS), seed=options.seed)

@@ -164,7 +164,10 @@ def describe_site_coverage(site: Site) -> str:
 def make_support_files(site: Site) -> Iterator[TextFile]:
     """Yield the Markdown table, escaped as all Markdown of the lab, and the badges."""
     page = markdown_pages.render_template(
-        "support.md", distributions=site.distributions, coverage=describe_site_coverage(site)
+        "support.md",
+        distributions=site.distributions,
+        coverage=describe_site_coverage(site),
+        trust=site.predictions.describe_trust(),
     )
     yield TextFile("support.md", page)
     for distribution in site.distributions:
@@ -195,6 +198,7 @@ def make_front_page(site: Site) -> Iterator[Output]:
         "command": escape(script.render_script_command(sysctls)),
         "script": SCRIPT_FILE,
         "coverage": describe_site_coverage(site),
+        "trust": site.predictions.describe_trust(),
         "changed": summary_of_changes(find_changes(site.history)),
         # A page from file:// can load no other file, so it holds the data. No text in it can end the element.
         "published": Markup(data.replace("<", "\\u003c")),  # noqa: S704

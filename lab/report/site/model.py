@@ -29,7 +29,8 @@ from lab.record import (
     RunResult,
     Status,
 )
-from lab.report import protection
+from lab.report import predictions, protection
+from lab.report.predictions import PredictionScore
 from lab.report.protection import Weakness
 from lab.report.site.page import Copy
 
@@ -258,6 +259,14 @@ class Site(Results):
     @cached_property
     def weaknesses(self) -> list[Weakness]:
         return protection.find_weaknesses([published.cell for published in self.cells.values()])
+
+    @cached_property
+    def predictions(self) -> PredictionScore:
+        """How often the probes alone were right about the cells that the site shows."""
+        return predictions.score_predictions(
+            (published.cell, published.source.build(published.cell.build).suite)
+            for published in self.cells.values()
+        )
 
     def weaknesses_of(self, cell: CellResult) -> list[Weakness]:
         return [

@@ -14,7 +14,7 @@ from lab import catalog
 from lab.base.activity import Activity, Progress
 from lab.builds.kinds.wheel import Wheel
 from lab.plan import Cell, choose_cells
-from lab.record import CellResult, LaneStep, Status
+from lab.record import CellResult, Foreseen, LaneStep, Prediction, Status
 from lab.record.folders import RUN_LOG
 from lab.run import live, observer
 from lab.run.live import Lines, LiveTable, open_log
@@ -291,3 +291,21 @@ def test_the_steps_of_lanes_are_kept_with_their_work_and_seconds(
         lanes.lane(lane, progress)
         now[0] += timedelta(seconds=1)
     assert [(step.lane, step.text, step.activity.name, step.seconds) for step in kept] == steps
+
+
+def test_a_prediction_is_shown_until_the_cell_is_decided_and_is_never_taken_for_a_result() -> None:
+    stock, other = cells_to_run()
+    out = StringIO()
+    prediction = Prediction(says=Foreseen.BLOCKED, cause="userns-limit")
+    table = LiveTable(console_on(out, is_terminal=True), [stock, other], [])
+    table.prediction(stock, prediction)
+    table.live.console.print(table.live.get_renderable())
+    assert "~ userns-limit" in out.getvalue()
+    assert "0 of 2 cells" in out.getvalue()
+    out.truncate(0)
+    table.cell(cell())
+    table.live.console.print(table.live.get_renderable())
+    assert "~" not in out.getvalue()
+    lines: list[str] = []
+    Lines(lines.append, 2).prediction(stock, prediction)
+    assert lines == ["debian-13 stock 0.10.8: ~ userns-limit (the probes alone; its suite has not run)"]
