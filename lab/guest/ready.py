@@ -4,6 +4,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from pydantic import BaseModel
 
@@ -22,8 +23,8 @@ from lab.probes import Facts
 # took from 21 to 190 s, depending on the host's speed and on how many guests shared it.
 BOOT_SECONDS = 30.0
 CLOUD_INIT_SECONDS = 18.0
-# A guest that has written to its console within so many seconds gets the time for its boot again, and so often
-# in all: one that never ends its boot can write there for ever.
+# A guest that has written to its console within so many seconds gets the time for its boot again, as does one
+# on a host that is slower than was known, and so often in all: a boot that never ends can write for ever.
 STILL_SECONDS, MOST_WAITS = 6.0, 5
 RESULT = "/run/cloud-init/result.json"
 # Whether all units could be started is not asked here.
@@ -81,6 +82,7 @@ def wait_ready(session: Session, listens: Callable[[], bool], *, cloud_init: boo
 def wait_for_boot(session: Session, lane: Lane) -> None:
     """Do the same for a guest that was just started, and longer for one whose console grows.
 
+    Also longer if its kernel, or how busy the host is now, shows that this host is slower than was known.
     Raises BootFailed with the console's last lines if it does not come up in time.
     """
     size, grown = 0, -math.inf
@@ -97,7 +99,14 @@ def wait_for_boot(session: Session, lane: Lane) -> None:
             wait_ready(session, listens, cloud_init=lane.image.firmware is not None)
             return
         except DeadlineExpired as error:
-            if waits < MOST_WAITS and time.monotonic() - grown < session.speed.from_kvm(STILL_SECONDS):
+            earlier = session.speed
+            learned = lane.acceleration.learned(lane.console_text()).kernel_seconds
+            now = replace(lane.speed, kernel_seconds=learned, more=earlier.more)
+            is_slower = now.factor > earlier.factor
+            if is_slower:
+                session.set_speed(now)
+            is_alive = time.monotonic() - grown < earlier.from_kvm(STILL_SECONDS)
+            if waits < MOST_WAITS and (is_slower or is_alive):
                 continue
             times = f" {waits} times" if waits > 1 else ""
             raise BootFailed(

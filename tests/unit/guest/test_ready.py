@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,8 @@ from lab.guest.ready import (
     wait_ready,
 )
 from lab.guest.session import Output
-from lab.machine import console
+from lab.machine import acceleration, console
+from lab.machine import lane as machine_lane
 from lab.machine.lane import BootFailed
 from tests.builders.facts import facts
 from tests.builders.guests import base_image
@@ -76,8 +78,17 @@ def test_a_guest_is_up_if_its_cloud_init_succeeded_or_it_has_none(result: str, c
 
 
 @pytest.fixture
-def lane(tmp_path: Path) -> FakeLane:
-    """A lane whose guest comes from a distribution's disk."""
+def load(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How many programs want each of the host's processors; the newest counts."""
+    loads = [1.0]
+    for module in (machine_lane, acceleration):
+        monkeypatch.setattr(module, "measure_load", lambda: loads[-1])
+    return loads
+
+
+@pytest.fixture
+def lane(tmp_path: Path, load: list[float]) -> FakeLane:
+    """A lane whose guest comes from a distribution's disk, on a host with nothing else to do."""
     lane = FakeLane(tmp_path, EMULATION)
     lane.image = base_image(tmp_path, Firmware.BIOS)
     return lane
@@ -87,7 +98,7 @@ class SlowSession(FakeSession):
     """A guest that is waited for so often, and writes this much to its console meanwhile."""
 
     def __init__(self, waits: int, lane: FakeLane, written: str) -> None:
-        super().__init__(left_by_cloud_init(RESULT_OF_SUCCESS))
+        super().__init__(left_by_cloud_init(RESULT_OF_SUCCESS), speed=lane.speed)
         self.waits, self.lane, self.written = waits, lane, written
 
     def wait_open(self, seconds: float, *, listens: Callable[[], bool] = lambda: True) -> None:
@@ -122,6 +133,34 @@ def test_a_boot_that_stands_still_or_never_ends_is_given_up(
     with pytest.raises(BootFailed, match=message):
         wait_for_boot(session, lane)
     assert session.waits == 100 - waits
+
+
+@pytest.mark.parametrize(
+    ("boot_log", "load_then", "factor"),
+    [
+        (f"[    9.0] {console.KERNEL_RAN}\n", 1.0, 18.0),
+        ("[    0.0] Linux version\n", 3.0, 30.0),
+        (f"[    9.0] {console.KERNEL_RAN}\n", 3.0, 30.0),
+    ],
+    ids=["slower kernel", "busier host", "as slow as it is busy"],
+)
+def test_a_silent_boot_has_longer_on_a_host_that_is_slower_than_was_known(
+    lane: FakeLane,
+    load: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    boot_log: str,
+    load_then: float,
+    factor: float,
+) -> None:
+    now = itertools.count(0, 100)
+    monkeypatch.setattr(ready, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    session = SlowSession(1, lane, "")
+    session.set_speed(replace(lane.speed, more=2.0))
+    lane.boot_log = boot_log
+    load.append(load_then)
+    wait_for_boot(session, lane)
+    assert session.waits == 0
+    assert session.speed.factor == 2.0 * factor
 
 
 @pytest.mark.parametrize(

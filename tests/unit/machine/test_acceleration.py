@@ -16,6 +16,7 @@ import pytest
 
 from lab.base.activity import UNWATCHED
 from lab.base.paths import Paths
+from lab.base.wait import Deadline
 from lab.catalog import Firmware
 from lab.images import disk
 from lab.images.store import BaseImage
@@ -98,6 +99,23 @@ def test_a_kernel_that_never_starts_user_space_is_no_kvm(
     device.touch()
     monkeypatch.setattr(acceleration, "TRY_SECONDS", seconds)
     assert decide(paths, Daemon(machine_state=state)).reason == f"/dev/kvm opens, but under it {problem}"
+
+
+def test_a_busy_host_has_longer_to_start_a_kernel(
+    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.touch()
+    limits: list[float] = []
+
+    def note(seconds: float, event: str) -> Deadline:
+        limits.append(seconds)
+        return Deadline(0.0, event)
+
+    monkeypatch.setattr(acceleration, "Deadline", note)
+    monkeypatch.setattr(acceleration, "measure_load", lambda: 3.0)
+    how = decide(paths, Daemon(machine_state=libvirt.VIR_DOMAIN_RUNNING))
+    assert how.reason == "/dev/kvm opens, but under it a guest kernel did not start within 360 s"
+    assert limits == [3 * acceleration.TRY_SECONDS]
 
 
 def test_a_started_kernel_tells_its_speed(paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
