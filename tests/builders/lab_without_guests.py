@@ -1,7 +1,8 @@
 """`lab` on a runner without guests and without a network, as the workflows' tests start it with `python -m`.
 
 Each cell does what is expected of it, but for those that $STAND_IN_FAILS names: GUEST/VARIANT. A guest's image
-is a small file, made if the store lacks it. $HOME is that of the runner's user.
+is a small file, made if the store lacks it; that of guests in $STAND_IN_LARGE would need 3 GiB. $HOME is that
+of the runner's user.
 """
 
 import os
@@ -13,6 +14,7 @@ from packaging.version import Version
 
 from lab import cli
 from lab.base.activity import Task
+from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import wheels
 from lab.builds.kinds.wheel import Wheel
@@ -41,6 +43,9 @@ def bring_image(paths: Paths, guest: Guest) -> None:
         return
     inputs = store.compute_inputs_digest(guest)
     folder = paths.make(paths.images) / f"{guest.name}-{inputs[:16]}"
+
+    if guest.name in os.environ.get("STAND_IN_LARGE", "").split():
+        download.check_room(paths.images, 3 * 2**30, f"the image of {guest.name}")
 
     def fill(partial: Path) -> None:
         (partial / store.DISK).write_text(f"the disk of {guest.name}\n")
@@ -72,7 +77,10 @@ def main() -> None:
         patch.object(owner, name, stand_in).start()
 
     def decide(cell: Cell) -> CellResult:
-        bring_image(paths, cell.guest)
+        try:
+            bring_image(paths, cell.guest)
+        except LabError as error:
+            return cell.result(Status.NOT_RUN, reason=str(error))
         return judge_as_expected(cell)
 
     if "matrix" in sys.argv:

@@ -155,6 +155,30 @@ def fill_in(value: Any, contexts: Contexts) -> str:
 # -- a repository, its runs and a runner
 
 
+def render_build_workflow(artifact: str) -> str:
+    """The workflow that builds wheels, as far as the guide says how it calls the lab's; `artifact` has them."""
+    return f"""\
+name: Build wheels
+on: {{release: {{types: [published]}}}}
+permissions: {{contents: read}}
+jobs:
+  build_wheels:
+    runs-on: ubuntu-24.04
+    steps:
+      - run: make setup dist:python
+      - uses: actions/upload-artifact@v7
+        with: {{name: {artifact}, path: wheelhouse/*.whl}}
+  compatibility:
+    needs: build_wheels
+    uses: ./.github/workflows/before-a-release.yml
+  publish:
+    needs: [build_wheels, compatibility]
+    runs-on: ubuntu-24.04
+    steps:
+      - run: echo published
+"""
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     table: dict[str, Any] = YAML(typ="safe").load(file.read_text())
     return table
@@ -253,7 +277,7 @@ class WorkflowRun:
         return succeeded
 
     def _github(self) -> dict[str, Any]:
-        values = {"token": "a token", "repository": "upstream/boxlite", "ref": "refs/pull/7/merge"}
+        values = {"token": "a-token", "repository": "upstream/boxlite", "ref": "refs/pull/7/merge"}
         return {**values, "event": self.hub.event}
 
     def _run_job(self, name: str, job: Mapping[str, Any], contexts: Contexts) -> str:

@@ -1,6 +1,7 @@
 """The workflows in docs/examples/, run as GitHub does; guests, machines and GitHub itself are stand-ins."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,32 +21,20 @@ from tests.builders.facts import executable
 from tests.builders.lab_without_guests import NEW_BUILD, RENEWED, judge_as_expected
 from tests.builders.packages import make_wheel
 from tests.builders.runs import RELEASE
-from tests.builders.workflows import Expression, Hub, NotSupported, WorkflowRun, decide, fill_in, sort_jobs
+from tests.builders.workflows import (
+    Expression,
+    Hub,
+    NotSupported,
+    WorkflowRun,
+    decide,
+    fill_in,
+    render_build_workflow,
+    sort_jobs,
+)
+from tests.conftest import Mount
 
 ROOT = Path(__file__).parents[2]
 EIGHT = '["1/8", "2/8", "3/8", "4/8", "5/8", "6/8", "7/8", "8/8"]'
-
-# The workflow that builds wheels, as far as the guide says how it calls the lab's.
-BUILD_WHEELS = """\
-name: Build wheels
-on: {release: {types: [published]}}
-permissions: {contents: read}
-jobs:
-  build_wheels:
-    runs-on: ubuntu-24.04
-    steps:
-      - run: make setup dist:python
-      - uses: actions/upload-artifact@v7
-        with: {name: WHEELS-linux, path: wheelhouse/*.whl}
-  compatibility:
-    needs: build_wheels
-    uses: ./.github/workflows/before-a-release.yml
-  publish:
-    needs: [build_wheels, compatibility]
-    runs-on: ubuntu-24.04
-    steps:
-      - run: echo published
-"""
 
 # -- expressions and the order of jobs
 
@@ -138,11 +127,10 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in sorted((ROOT / "docs" / "examples").glob("*.yml")):
         # Two shards take a quarter of the time, and join as eight do.
         (workflows / file.name).write_text(file.read_text().replace(EIGHT, '["1/2", "2/2"]'))
-    (workflows / "build-wheels.yml").write_text(BUILD_WHEELS.replace("WHEELS", "wheels"))
-    (workflows / "no-wheels.yml").write_text(BUILD_WHEELS.replace("WHEELS", "other"))
+    (workflows / "build-wheels.yml").write_text(render_build_workflow("wheels-linux"))
+    (workflows / "no-wheels.yml").write_text(render_build_workflow("other-linux"))
     (folder / "repository" / "compatibility").mkdir()
     write_baseline(folder / "earlier", folder / "repository" / "compatibility" / "baseline.toml")
-    (folder / "repository" / "compatibility" / "expected.toml").write_text("")
 
     lab = folder / "lab"
     for name in ("images", "cloud-init", "lab", ".ci"):
@@ -171,9 +159,23 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def hub(examples: Path, tmp_path: Path) -> Hub:
     (examples / "called").unlink(missing_ok=True)
+    (examples / "repository" / "compatibility" / "expected.toml").write_text("")
     shutil.rmtree(examples / "pages", ignore_errors=True)
     (examples / "programs" / "gh.number").write_text("")
     return Hub(examples / "repository", examples / "lab", tmp_path / "machine", examples / "programs")
+
+
+# A known failure whose cell passes, and whose time is over.
+STALE = """\
+[[expect]]
+guest = "debian-13"
+variant = "stock"
+cause = "unknown"
+bug = "https://bugs.example/1"
+reason = "it is being mended"
+owner = "somebody"
+until = 2026-01-31
+"""
 
 
 def output_of(run: WorkflowRun, job: str) -> str:
@@ -243,6 +245,24 @@ def test_without_wheels_nothing_is_published_and_each_job_says_why(hub: Hub) -> 
 
 
 @pytest.mark.slow
+def test_a_runner_whose_disk_has_2_gib_left_says_so_and_keeps_what_it_has(hub: Hub, mount: Mount) -> None:
+    mount(hub.machine, "size=2g")
+    hub.variables = {"STAND_IN_LARGE": "fedora-44"}
+    run = hub.run("build-wheels.yml")
+    assert (run.results["compatibility/gate"], run.results["publish"]) == ("failure", "skipped"), run.show()
+    cells = RunResult.read(run.artifacts["run"]).cells
+    without = [cell for cell in cells if cell.guest == "fedora-44"]
+    assert {cell.status for cell in without} == {"not-run"}
+    assert {cell.status.could_not_run for cell in cells if cell not in without} == {False}
+    for cell in without:
+        assert re.search(r"^the image of fedora-44 needs 3\.0 GiB free in \S+; there are 2\.0\n", cell.reason)
+    assert run.summaries.count("the image of fedora-44 needs 3.0 GiB free") >= 2
+    assert "# gate incomplete" in run.summaries
+    # The shard that has all its images saved them.
+    assert len(hub.caches) == 1
+
+
+@pytest.mark.slow
 def test_each_week_the_site_is_published_with_the_last_one_s_history(hub: Hub, examples: Path) -> None:
     run = hub.run("weekly.yml")
     assert set(run.results.values()) == {"success"}, run.show()
@@ -257,18 +277,26 @@ def test_each_week_the_site_is_published_with_the_last_one_s_history(hub: Hub, e
     body = (hub.machine / "work" / "body.md").read_text()
     assert body.startswith("# gate passed")
     assert f'+build = "{NEW_BUILD}"' in body
+    # The file of known failures is empty.
+    assert body.count("compatibility/expected.toml: as far as was asked, no entry is stale\n") == 1
 
-    # A week later a cell fails, and the issue is there.
+    # A week later a cell fails, another that was to fail passes, and the issue is there.
     shutil.copytree(hub.pages, examples / "pages")
     (examples / "programs" / "gh.number").write_text("12\n")
     hub.variables = {"STAND_IN_FAILS": "debian-12/stock"}
+    (examples / "repository" / "compatibility" / "expected.toml").write_text(STALE)
     run = hub.run("weekly.yml")
     assert run.results["gate"] == "failure"
     assert {run.results[job] for job in ("pages", "issue")} == {"success"}, run.show()
     assert "pass" in {cell.status for cell in read_history(hub.pages).before}
     assert "Cells since this site was published before: 1" in (hub.pages / "index.html").read_text()
     assert "issue comment 12 --repo upstream/boxlite --edit-last" in called(examples, "gh")[-1]
-    assert (hub.machine / "work" / "body.md").read_text().startswith("# gate blocked: 1 regressed")
+    body = (hub.machine / "work" / "body.md").read_text()
+    assert body.startswith("# gate blocked: 1 regressed")
+    for fault in ("expired on 2026-01-31", "debian-13 stock passes: remove it"):
+        assert any(fault in line for line in body.partition("## Known failures")[2].splitlines())
+        assert fault in run.summaries
+    assert "https://bugs.example/1 is no issue of the tracker" in body
 
     # What is no history of a site is not replaced.
     earlier = hub.pages

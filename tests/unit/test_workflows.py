@@ -93,7 +93,7 @@ def test_each_job_has_the_rights_that_it_needs_and_runs_no_foreign_code_with_the
         rights = job.get("permissions", workflow["permissions"])
         steps = job["steps"]
         writes = {right for right, kind in rights.items() if kind == "write"}
-        has_token = any("GH_TOKEN" in step.get("env", {}) for step in steps)
+        has_token = any("github.token" in str(step.get("env")) for step in steps)
         # The caller's own repository is checked out with the right to read it, and no token stays in it.
         checkouts = [step["with"] for step in steps if str(step.get("uses")).startswith("actions/checkout@")]
         own = [given for given in checkouts if "repository" not in given]
