@@ -39,6 +39,8 @@ from lab.verdict.status import Circumstances, judge_cell
 
 # Evidence of an attempt that met a fault of the lab; numbered.
 FAULT = "fault-"
+# Why a cell is not-run in a run that only predicts.
+PREDICTED_ONLY = "--predict: no suite ran"
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,22 @@ def run_cell(
         fork=FORKED if checkpoint else COLD,
     )
     return cell.judged_result(suite_result, verdict).with_values(prediction=prediction)
+
+
+def predict_without_suite(running: RunningLane, cell: Cell) -> CellResult:
+    """Say what the probes alone expect of a cell, in a fork of the guest as it booted. Raises LabError.
+
+    No build is deployed and no suite is run, so the cell is `not-run`.
+    """
+    watch = Stopwatch()
+    running.show(Progress(cell.variant.name, Activity.SETUP))
+    with watch.step("fork"):
+        running.fork_base()
+    with watch.step("apply"):
+        applied = apply_variant(running, cell.variant, probes=True)
+    suite_result = SuiteResult(facts=applied.facts, context=applied.user.context, seconds=watch.seconds)
+    verdict = CellVerdict(status=Status.NOT_RUN, reason=PREDICTED_ONLY)
+    return cell.judged_result(suite_result, verdict).with_values(prediction=predict_cell(cell, applied))
 
 
 def predict_cell(cell: Cell, applied: Applied) -> Prediction:

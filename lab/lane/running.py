@@ -323,6 +323,11 @@ class RunningLane:
         assert checkpoint is not None, "cold cells are not forked"
         self._fork(checkpoint)
 
+    def fork_base(self) -> None:
+        """Put the guest back into the state right after its boot, with no build. Raises LabError."""
+        assert self._base is not None, "the lane is for the cells of one build"
+        self._fork(self._base)
+
     def _fork(self, checkpoint: Checkpoint) -> None:
         """Put the guest into the checkpoint's state and wait until it answers."""
         self.session.close()

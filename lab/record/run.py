@@ -140,6 +140,10 @@ class RunOptions(Entry):
     """How a run treats its cells. A resumed run keeps the options of the original run."""
 
     cold: bool = False
+    predict: bool = Field(
+        default=False,
+        description="Whether no suite was run: each cell is not-run, with what the probes alone expect of it.",
+    )
     repeat: int = Field(
         default=1, ge=1, le=MOST_REPEATS, description="How often the suite is run in each cell, at most."
     )

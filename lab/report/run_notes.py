@@ -17,7 +17,9 @@ from lab.report.table import format_count, label_columns_of, list_cells, name_ce
 
 def describe_next_step(run: RunResult, folder: Path) -> str:
     """Say what is missing from a run and how to continue it; empty if the run is complete."""
-    missing = sum(cell.status.could_not_run for cell in run.cells)
+    missing = sum(
+        cell.status.could_not_run and not (run.run.options.predict and cell.prediction) for cell in run.cells
+    )
     more = sum(cell.has_more_to_try for cell in run.cells)
     parts = [f"{missing} of {len(run.cells)} cells are missing"] if missing else []
     parts += [f"more to try on {more} of {len(run.cells)} cells"] if more else []

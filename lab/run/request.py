@@ -81,6 +81,10 @@ class Request:
         "SUITE|all",
     )
     cold: bool = make_flag("Boot a machine for each cell instead of forking a checkpoint.", group=Group.HOW)
+    predict: bool = make_flag(
+        "Boot the guests and say what the probes alone expect of each cell: deploy no build and run no suite. "
+        "Each cell is not-run, with its prediction, so the exit status is 3."
+    )
     repeat: int | None = make_option(
         "Run the suite this many times in each cell, and count how often each test fails. Default: 1.",
         type=click.IntRange(1, 1000),
@@ -136,18 +140,35 @@ class Request:
                     f"{name} and --cold contradict each other: {attempt} is tried in a fork of its cell",
                     hint="leave one of them out",
                 )
+        of_suites = {
+            "--cold": self.cold,
+            "--repeat": self.repeat,
+            "--until-fail": self.until_fail,
+            "--shuffle": self.shuffle is not None,
+            "--stress": self.stress,
+            "--remedies": self.remedies,
+            "--experiment": self.experiment,
+        }
+        if self.predict and (wrong := next((name for name, is_set in of_suites.items() if is_set), None)):
+            raise UsageError(
+                f"--predict and {wrong} contradict each other: --predict runs no suite, and forks each cell",
+                hint="leave one of them out",
+            )
         remedies = self.remedies
         if remedies is None:
             remedies = self.set_name is None or catalog.set(self.set_name).remedies
         experiments = ExperimentPolicy.ALWAYS if self.experiment else ExperimentPolicy.UNCLEAR
         return RunOptions(
             cold=self.cold,
+            predict=self.predict,
             repeat=self.repeat or (UNTIL_FAIL if self.until_fail else 1),
             until_fail=self.until_fail,
             shuffle=self.shuffle,
             stress=list(self.stress or ()),
             retries=self.retries,
-            remedies=remedies and not self.cold,
-            experiments=ExperimentPolicy.NEVER if self.cold or self.experiment is False else experiments,
+            remedies=remedies and not (self.cold or self.predict),
+            experiments=ExperimentPolicy.NEVER
+            if self.cold or self.predict or self.experiment is False
+            else experiments,
             rootfs=str(rootfs.check_layout(self.rootfs).resolve()) if self.rootfs else None,
         )

@@ -92,9 +92,11 @@ class Scheduler:
                 planned.folder / "rootfs", self.paths, [cell.guest.architecture for cell in cells_to_run]
             ),
             processors=Processors(self.limits.processors),
-            # Cells that follow may have other builds.
+            # Cells that follow may have other builds, and predictions need none.
             build=cells_to_run[0].build
-            if len({cell.build for cell in cells_to_run}) == 1 and self.follow is follow_with_nothing
+            if len({cell.build for cell in cells_to_run}) == 1
+            and self.follow is follow_with_nothing
+            and not options.predict
             else None,
             sysctls=sorted(sysctls),
             checkpoints=not options.cold,

@@ -238,6 +238,10 @@ class Worker:
             result = lane_cell.record_not_applicable(running, ticket.cell, reason)
             self.decisions.decide(ticket, result, self.label)
             return True
+        if self._options.predict:
+            result = lane_cell.predict_without_suite(running, ticket.cell)
+            self.decisions.decide(ticket, result, self.label)
+            return True
         try:
             deployed = running.deploy(build)
         except NotApplicable as obstacle:

@@ -24,13 +24,14 @@ from lab.guest import ready
 from lab.guest.programs import RemoteFailed
 from lab.guest.session import Output
 from lab.guest.variant import CellStart, NotInEffect, explain_not_in_effect
-from lab.lane.cell import apply_variant, diagnose_cell, run_cell
+from lab.lane.cell import apply_variant, diagnose_cell, predict_without_suite, run_cell
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.domain import Network
 from lab.machine.lane import LaneDied
 from lab.probes import SuiteUser
 from lab.record import CellResult, FoundCause, Status, SuiteRun
+from lab.report.table import format_square
 from tests.builders import packages
 from tests.builders.evidence import NO_MEMORY
 from tests.builders.facts import facts, who
@@ -49,6 +50,7 @@ from tests.builders.lanes import (
     cell,
     fails,
 )
+from tests.builders.runs import run_of
 
 
 def test_a_guest_that_stays_down_has_its_last_words(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,3 +323,17 @@ def test_a_guest_that_is_not_there_is_asked_as_a_real_one_is(
     assert [(each.name, each.kind, each.default) for each in stand_in] == [
         (each.name, each.kind, each.default) for each in taken
     ]
+
+
+def test_a_prediction_needs_neither_a_build_nor_a_suite(bench: Bench) -> None:
+    served = bench.service(builds=2, stores=False)
+    served.start()
+    bench.lane.did.clear()
+    results = [predict_without_suite(served, cell(NEW)) for _ in range(2)]
+    assert bench.lane.did == ["load base", "load base"]
+    for result in results:
+        assert (result.status, str(result.prediction)) == (Status.NOT_RUN, "~ works")
+        assert result.reason == "--predict: no suite ran"
+        assert (result.tests, result.facts) == ([], facts(sysctls=result.facts.sysctls if result.facts else {}))
+    assert format_square(results[0]) == "not-run ~ works"
+    assert run_of(*results[:1]).exit_status() == 3

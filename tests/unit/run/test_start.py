@@ -274,3 +274,22 @@ def test_a_new_run_has_its_own_folder(paths: Paths, monkeypatch: pytest.MonkeyPa
     assert (planned.info.command, planned.info.id) == ("lab matrix -g debian-13", planned.folder.name)
     assert planned.folder.parent == paths.runs
     assert (planned.cells_to_run, planned.complete) == (planned.cells, [])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"cold": True},
+        {"repeat": 3},
+        {"until_fail": True},
+        {"shuffle": 1},
+        {"stress": ["cpu"]},
+        {"remedies": True},
+    ],
+)
+def test_a_run_that_only_predicts_refuses_what_is_about_suites(more: dict[str, Any]) -> None:
+    [name] = more
+    with pytest.raises(UsageError, match=f"--predict and --{name.replace('_', '-')} contradict each other"):
+        Request(predict=True, **more).options(KNOWN)
+    options = Request(predict=True).options(KNOWN)
+    assert (options.predict, options.remedies, options.experiments) == (True, False, ExperimentPolicy.NEVER)
