@@ -1,8 +1,15 @@
 """How a field of a request says which option of a command it is, and what the help says of it."""
 
+import re
 from dataclasses import field
 from enum import StrEnum
 from typing import Any
+
+from lab.base.errors import UsageError
+
+# What a duration ends with, and how many seconds that is.
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+DURATION = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 
 
 class Group(StrEnum):
@@ -39,3 +46,14 @@ def make_option(
 def make_flag(text: str, **more: Any) -> Any:
     """An option without a value, which is False by default."""
     return make_option(text, default=False, **more)
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration such as 90s, 10m, 2h or 7d, in seconds. Raises UsageError, also for no time at all."""
+    match = DURATION.fullmatch(text)
+    if match is None or int(match[1]) == 0:
+        raise UsageError(
+            f"{text!r} is no duration: expected a number above 0 and one of {', '.join(UNITS)}",
+            hint="for example 90s, 10m, 2h or 7d",
+        )
+    return float(int(match[1]) * UNITS[match[2]])

@@ -13,7 +13,7 @@ from lab import builds, catalog, cli
 from lab.base import notices
 from lab.base.errors import Bug, UsageError
 from lab.base.files import make_folder
-from lab.base.options import Group, make_flag, make_option
+from lab.base.options import Group, make_flag, make_option, parse_duration
 from lab.cli import lists, options, output
 from lab.cli.gate import EXPECT, GateOptions, show_decision
 from lab.fleet import inventory
@@ -25,6 +25,7 @@ from lab.record.folders import VARIANTS, find_folder
 from lab.report import run_notes
 from lab.run import live, scheduler, start
 from lab.run.live import open_log
+from lab.run.priority import OVER_BUDGET, Budget, describe_rest, read_history
 from lab.run.request import Request
 
 
@@ -51,6 +52,12 @@ class Matrix(Request):
     offline: bool = make_flag(
         "Build, fetch and prepare no image: cells of guests whose image is not ready are not-run at once. "
         "Without --build, test the newest release in the cache."
+    )
+    within: float | None = make_option(
+        "Begin no cell after this time, such as 90s, 10m or 2h. The cells that say most come first, by what "
+        "earlier runs did; the rest is not-run, and --resume goes on with it.",
+        "TIME",
+        type=parse_duration,
     )
     hosts: Path | None = make_option(
         "Run the cells on the hosts of this inventory, a TOML file: a worker is started over SSH on each.",
@@ -92,6 +99,7 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
     if request.quiet:
         notices.listener = None
     hosts = _hosts(request)
+    budget = None if request.within is None else Budget(request.within, read_history(lab.paths.runs))
     definitions = catalog.load_catalog()
     gate_options = GateOptions.read(lab.paths, request.gate, request.gate_build, request.expect)
     if not request.only_list and hosts is None:
@@ -103,7 +111,8 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
             request = replace(request, builds=stored)
         request = replace(request, builds=gate_options.builds(request.builds, request.suite))
         if request.only_list:
-            lists.print_cells(*start.preview_run(request, definitions))
+            cells, run_options = start.preview_run(request, definitions)
+            lists.print_cells(budget.order(cells) if budget else cells, run_options)
             return 0
         command = shlex.join(["lab", *sys.argv[1:]])
         planned = start.plan_run(request, definitions, lab.paths, request.folder, command)
@@ -116,12 +125,17 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
         planned = start.resume_run(source, earlier, definitions, request.builds)
         planned_gate = gate_options.plan(planned, earlier)
         if request.only_list:
-            lists.print_cells(planned.cells_to_run, planned.info.options)
+            cells = planned.cells_to_run
+            lists.print_cells(budget.order(cells) if budget else cells, planned.info.options)
             return 0
     if not request.quiet:
         _announce(planned)
-    run = _run(lab, request, hosts, planned)
+    run = _run(lab, request, hosts, planned, budget)
     options.show_result(run, planned.folder)
+    if budget:
+        left = {cell.folder for cell in run.cells if cell.reason == OVER_BUDGET}
+        rest = describe_rest([cell for cell in planned.cells if cell.folder in left], budget.history)
+        output.print_line(rest or "--within was enough for all cells")
     if run.run.interrupted:
         return cli.INTERRUPTED
     if planned_gate is None:
@@ -148,11 +162,20 @@ def _hosts(request: Matrix) -> inventory.Inventory | None:
             "--jobs and --memory limit the machines of this host, and with --hosts it runs no machine",
             hint="give each host its own: lanes and memory_mib in its table of the inventory",
         )
+    if request.within is not None:
+        raise UsageError(
+            "--within orders the cells of this host, and with --hosts it runs none",
+            hint="leave one of them out, or split the plan with --shard",
+        )
     return inventory.load_inventory(request.hosts)
 
 
 def _run(
-    lab: options.Lab, request: Matrix, hosts: inventory.Inventory | None, planned: PlannedRun
+    lab: options.Lab,
+    request: Matrix,
+    hosts: inventory.Inventory | None,
+    planned: PlannedRun,
+    budget: Budget | None,
 ) -> RunResult:
     """Run the cells that are left, and show them meanwhile."""
     with (
@@ -163,7 +186,9 @@ def _run(
     ):
         if hosts is None:
             limits = HostLimits.of_this_host(request.jobs, request.memory)
-            return scheduler.Scheduler(planned, lab.paths, lab.uri, limits, log, offline=request.offline).run()
+            return scheduler.Scheduler(
+                planned, lab.paths, lab.uri, limits, log, offline=request.offline, budget=budget
+            ).run()
         from lab.fleet.coordinator import Coordinator  # It needs dask.
 
         again = f"lab matrix --resume {planned.folder} --hosts {request.hosts}"

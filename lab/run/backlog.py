@@ -117,8 +117,13 @@ class Backlog:
         decided: Mapping[Path, CellResult] | None = None,
         cold: bool = False,
         repeat: int = 1,
+        in_order: bool = False,
     ) -> None:
-        """`decided` maps the folders of cells on which more is to be tried to their kept results."""
+        """`decided` maps the folders of cells on which more is to be tried to their kept results.
+
+        `in_order`: the cells come in the order in which they are to be run, and so do their machines.
+        """
+        self._in_order = in_order
         self._estimates = estimates
         self._repeat = repeat
         self._cold = cold
@@ -140,10 +145,15 @@ class Backlog:
     def next_machines(self) -> list[Machine]:
         """The machines for which a new lane would help, the one with the most work left first.
 
+        If cells are run in their order, it is the one with the next cell.
+
         That order keeps a long lane from running alone at the end.
         """
         with self._lock:
             needs = {name: need for name, entry in self._machines.items() if (need := self._need(entry)) > 0}
+            if self._in_order:
+                first = list(dict.fromkeys(ticket.machine for ticket in self.waiting()))
+                return [self._machines[name].machine for name in first if name in needs]
             return [self._machines[name].machine for name in sorted(needs, key=lambda n: -needs[n])]
 
     def _need(self, entry: _Entry) -> float:
@@ -188,7 +198,8 @@ class Backlog:
         """
         with self._lock:
             free = [ticket for ticket in self.waiting(machine) if ticket.after_lane < number]
-            ticket = next(iter(free), None) if self._has_answer else min(free, key=self._seconds, default=None)
+            in_order = self._has_answer or self._in_order
+            ticket = next(iter(free), None) if in_order else min(free, key=self._seconds, default=None)
             if ticket:
                 self._machines[machine].lanes[number].has_served = True
                 self.begin([ticket])

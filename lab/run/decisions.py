@@ -46,6 +46,7 @@ class Decisions:
         retries: int,
         jobs: int = 1,
         follow: Follow = follow_with_nothing,
+        in_order: bool = False,
     ) -> None:
         options = planned.info.options
         self.journal = Journal(planned.folder, planned.cells, planned.info, planned.earlier_results)
@@ -55,6 +56,7 @@ class Decisions:
             decided=planned.earlier_results,
             cold=options.cold,
             repeat=options.repeat,
+            in_order=in_order,
         )
         self.labels = Labels(planned.info.lanes)
         # What only shows a run decides nothing in it.

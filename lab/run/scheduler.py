@@ -18,6 +18,7 @@ from lab.record import RunResult, Status
 from lab.record.folders import lock_folder
 from lab.run.decisions import NO_IMAGE, Decisions, Follow, follow_with_nothing
 from lab.run.observer import Observer
+from lab.run.priority import OVER_BUDGET, Budget
 from lab.run.worker import Worker
 
 # How often the host's memory is looked at while a lane waits for it: another program may give some back.
@@ -29,7 +30,7 @@ class Scheduler:
     """Runs the cells of a run that are left, on this host.
 
     `follow` is called with each result and may add cells, on guests of the run only. `offline`: no image is
-    built, fetched or prepared.
+    built, fetched or prepared. `budget`: which cells come first, and when no other is begun.
     """
 
     planned: PlannedRun
@@ -39,6 +40,7 @@ class Scheduler:
     observer: Observer
     follow: Follow = follow_with_nothing
     offline: bool = False
+    budget: Budget | None = None
     _workers: dict[int, Worker] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -69,6 +71,8 @@ class Scheduler:
         """Make what the workers share, and write the first record."""
         planned, options = self.planned, self.planned.info.options
         self.memory, cells_to_run = Memory(self.limits.memory_mib), planned.cells_to_run
+        if self.budget:
+            cells_to_run = self.budget.order(cells_to_run)
         self._decisions = Decisions(
             planned,
             cells_to_run,
@@ -76,6 +80,7 @@ class Scheduler:
             retries=options.retries,
             jobs=self.limits.jobs,
             follow=self.follow,
+            in_order=self.budget is not None,
         )
         self.backlog = self._decisions.backlog
         # The sysctls to read in each guest: those that variants set, and those that kept results hold, because
@@ -127,6 +132,9 @@ class Scheduler:
         """Open lanes as long as one would help and the host can carry it, until nothing is left."""
         number = 1
         while True:
+            if self.budget and self.budget.is_over:
+                for machine in {ticket.machine for ticket in self.backlog.waiting()}:
+                    self._decide_not_run(machine, OVER_BUDGET)
             with self._decisions.changed:
                 refused: dict[str, str] = {}
                 worker = self.admit_lane(number, refused)

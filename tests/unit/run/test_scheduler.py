@@ -19,6 +19,7 @@ from lab.plan import choose_cells
 from lab.record import LaneRecord, RunOptions, Status
 from lab.run import scheduler, start
 from lab.run.observer import Observer
+from lab.run.priority import OVER_BUDGET, Budget, PastOutcomes
 from lab.run.scheduler import Scheduler
 from lab.run.worker import Worker
 from tests.builders.cells import changed
@@ -154,3 +155,13 @@ def test_emulated_guests_have_a_spare_lane(folder: Path, acceleration: str, thir
     begun.limits = replace(begun.limits, jobs=2)
     assert admitted(begun, 3, acceleration) == (third or "debian-12 #2")
     assert admitted(begun, 4, acceleration) == ""
+
+
+def test_what_a_budget_leaves_is_not_run_with_the_reason(folder: Path) -> None:
+    kept = {CELLS[0].folder: CELLS[0].result(Status.PASS)}
+    run = run_of(folder, earlier_results=kept)
+    run.budget = Budget(0.0, PastOutcomes())
+    assert [(cell.status, cell.reason) for cell in run.run().cells] == [
+        (Status.PASS, ""),
+        (Status.NOT_RUN, OVER_BUDGET),
+    ]
