@@ -167,11 +167,24 @@ RESUME = {**SHARDS, "LAB_RESUME": "true"}
             "0",
         ),
         ({**RESUME, "STATUS_merge": "3", "STATUS_matrix": "1"}, [MERGE, [*MATRIX[:2], "--resume=RUN"]], "1"),
+        # A cell failed, and another shard may be lost.
+        ({**RESUME, "STATUS_merge": "1"}, [MERGE, [*MATRIX[:2], "--resume=RUN"]], "0"),
         (RESUME, [MERGE], "0"),
         ({**SHARDS, "LAB_RESUME": "false", "STATUS_merge": "3"}, [MERGE], "3"),
     ],
     ids=[
-        *("matrix", "names", "paths", "choice", "remedies", "code", "gate", "resume, then gate", "resume"),
+        *(
+            "matrix",
+            "names",
+            "paths",
+            "choice",
+            "remedies",
+            "code",
+            "gate",
+            "resume, then gate",
+            "resume",
+            "failed",
+        ),
         *("nothing is missing", "not asked to resume"),
     ],
 )

@@ -17,10 +17,17 @@ from filelock import FileLock
 from lab import cli
 from lab.base.paths import PACKAGE
 from lab.cli import options
-from lab.record import RunResult
+from lab.record import RunResult, Status
 from lab.record.folders import LOCK
 from lab.run import scheduler
-from tests.builders.processes import TWO_CELLS, Printed, RunLab, interrupt_runs, rows_listed
+from tests.builders.processes import (
+    TWO_CELLS,
+    Printed,
+    RunLab,
+    decide_at_once,
+    interrupt_runs,
+    rows_listed,
+)
 
 pytestmark = pytest.mark.usefixtures("releases")
 
@@ -83,6 +90,19 @@ def test_without_a_lost_shard_the_others_are_a_partial_run_that_is_resumed(
     assert passing == ["debian-13/stock/0.10.8"]
     assert "\n2 pass\n" in printed
     assert " complete " in run_lab(0, "runs")
+
+
+def test_a_cell_that_failed_decides_the_status_beside_a_lost_shard(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
+) -> None:
+    decide_at_once(monkeypatch, lambda cell: cell.result(Status.FAIL))
+    shard, merged = str(tmp_path / "shard"), str(tmp_path / "merged")
+    run_lab(1, *TWO_CELLS, "--build", "0.10.8", "--shard", "2/2", "-o", shard)
+    assert "\n1 fail, 1 not-run\n" in run_lab(1, "merge", "--partial", shard, "-o", merged)
+    decide_at_once(monkeypatch, lambda cell: cell.result(Status.PASS))
+    assert "\n1 pass, 1 fail\n" in run_lab(1, "matrix", "--resume", merged)
+    # With nothing left to run it is as before.
+    run_lab(1, "matrix", "--resume", merged)
 
 
 def test_if_no_shard_can_be_read_nothing_is_merged(home: Path, tmp_path: Path, run_lab: RunLab) -> None:
