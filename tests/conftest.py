@@ -23,6 +23,7 @@ TOO_LONG = (
     "every_guest",
     "twins",
     "host_guest",
+    "runner",
     "rust",
     "program_and_npm",
     "lifecycle",

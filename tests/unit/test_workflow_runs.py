@@ -1,5 +1,6 @@
 """The workflows in docs/examples/, run as GitHub does; guests, machines and GitHub itself are stand-ins."""
 
+import json
 import os
 import re
 import shutil
@@ -32,6 +33,7 @@ from tests.builders.workflows import (
     sort_jobs,
 )
 from tests.conftest import Mount
+from tests.vm import play_runner, runner
 
 ROOT = Path(__file__).parents[2]
 EIGHT = '["1/8", "2/8", "3/8", "4/8", "5/8", "6/8", "7/8", "8/8"]'
@@ -232,6 +234,32 @@ def test_a_release_is_tested_before_it_is_published(hub: Hub) -> None:
     assert "fedora-44 stock" in last
     assert {cell.status.could_not_run for cell in RunResult.read(run.artifacts["run"]).cells} == {False}
     assert "# gate blocked: 1 regressed" in run.summaries
+
+
+@pytest.mark.slow
+def test_what_the_guest_that_is_a_runner_plays_goes_through_with_stand_ins(
+    examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    runner.write_repository(tmp_path / "repository", tmp_path)
+    places = {
+        "CLONE": examples / "lab",
+        "REPOSITORY": tmp_path / "repository",
+        "CACHE": cache,
+        "BUILT": examples,
+    }
+    for name, folder in places.items():
+        monkeypatch.setattr(play_runner, name, str(folder))
+    monkeypatch.setenv("PATH", f"{examples / 'programs'}:{os.environ['PATH']}")
+    play_runner.main(tmp_path / "played")
+    found = json.loads((tmp_path / "played" / "results.json").read_text())
+    printed = (tmp_path / "played" / "printed").read_text()
+    assert set(found["jobs"].values()) == {"success"}, printed
+    assert ["compatibility/shard-0", "Verify them", "success"] in found["steps"]
+    assert "# gate passed" in found["summaries"]
+    [cell] = RunResult.read(Path(found["artifacts"]["run"])).cells
+    assert (cell.guest, cell.variant) == (play_runner.GUEST, play_runner.VARIANT)
 
 
 @pytest.mark.slow

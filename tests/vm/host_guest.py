@@ -142,11 +142,16 @@ def host(paths: Paths, guest: Guest, task: Task) -> Iterator[Host]:
             yield Host(lane, session)
 
 
+def list_clone() -> list[str]:
+    """The files of this clone, by their paths in it."""
+    return process.run_command(["git", "-C", ROOT, "ls-files"], timeout=60).splitlines()
+
+
 def move_in(host: Host, paths: Paths, image: BaseImage, wheels: Path) -> None:
     """Give the guest the clone, the libraries and, in both users' caches, an image and boxlite's wheels."""
 
     def clone(archive: tarfile.TarFile) -> None:
-        for name in process.run_command(["git", "-C", ROOT, "ls-files"], timeout=60).splitlines():
+        for name in list_clone():
             archive.add(ROOT / name, name)
 
     def cache(archive: tarfile.TarFile) -> None:

@@ -1,0 +1,78 @@
+"""A guest that plays a runner of GitHub's, with a real guest in one of the jobs that run there.
+
+It is the guest of `host_guest.py` with what a runner has: AppArmor, systemd, and an ordinary user with sudo.
+In it `play_runner.py` runs the workflow before a release, from the build to the publish. Nothing comes from a
+network.
+"""
+
+import json
+import tarfile
+from pathlib import Path
+
+from lab import catalog, plan
+from lab.base.paths import Paths
+from lab.catalog import Guest
+from lab.gate import baseline
+from lab.images.store import BaseImage
+from lab.record import RunResult
+from lab.run import start
+from tests.builders.lab_without_guests import judge_as_expected
+from tests.builders.runs import RELEASE
+from tests.builders.workflows import render_build_workflow
+from tests.vm import host_guest
+from tests.vm.host_guest import ROOT, Host
+from tests.vm.play_runner import BUILT, CACHE, CLONE, GUEST, INPUTS, REPOSITORY, VARIANT, WHEELS
+
+# What the program needs that runs workflows, and what the steps of a workflow call.
+PROGRAMS = ("apparmor", "git", "python3-ruamel.yaml")
+EIGHT = '["1/8", "2/8", "3/8", "4/8", "5/8", "6/8", "7/8", "8/8"]'
+
+
+def definition() -> Guest:
+    host = host_guest.definition()
+    assert isinstance(host.image, catalog.DebianImage)
+    image = host.image.model_copy(update={"packages": sorted({*host.image.packages, *PROGRAMS})})
+    return host.model_copy(
+        update={"name": "runner", "title": "A runner of GitHub's, as a guest", "image": image}
+    )
+
+
+def write_repository(folder: Path, scratch: Path) -> None:
+    """Upstream's repository with the workflow before a release, for one cell, and the baseline of its gate."""
+    workflows = folder / ".github" / "workflows"
+    workflows.mkdir(parents=True)
+    text = (ROOT / "docs" / "examples" / "before-a-release.yml").read_text()
+    assert EIGHT in text
+    lines = [f"          {key}: {json.dumps(value)}\n" for key, value in INPUTS.items()]
+    assert "          set: ci\n" in text
+    text = text.replace(EIGHT, '["1/1"]').replace("          set: ci\n", "".join(lines))
+    (workflows / "before-a-release.yml").write_text(text)
+    (workflows / "build-wheels.yml").write_text(render_build_workflow("wheels-linux"))
+    made = folder / "compatibility"
+    made.mkdir()
+    (made / "expected.toml").write_text("")
+    cells = plan.choose_cells(catalog.load_catalog(), guests=[GUEST], variants=[VARIANT]).cells([RELEASE])
+    begun = start.begin_run(scratch / "run", cells, command="lab matrix", options=plan.DEFAULT_OPTIONS)
+    (scratch / "run").mkdir()
+    RunResult(run=begun.info, cells=[judge_as_expected(cell) for cell in cells]).write(scratch / "run")
+    baseline.write_baseline(baseline.read_side(scratch, "run"), made / "baseline.toml")
+
+
+def move_in(host: Host, paths: Paths, image: BaseImage, wheels: Path, repository: Path, built: Path) -> None:
+    """Give the guest the lab with its libraries, upstream's repository, an image and a release's wheel."""
+
+    def clone(archive: tarfile.TarFile) -> None:
+        for name in host_guest.list_clone():
+            archive.add(ROOT / name, name)
+
+    def cache(archive: tarfile.TarFile) -> None:
+        archive.add(image.folder, f"0/{image.folder.name}")
+        for folder in (paths.cache / "wheels").iterdir():
+            if folder.is_dir():
+                archive.add(folder, f"1/{folder.name}")
+
+    host.put(clone, CLONE)
+    host.put(lambda archive: archive.add(wheels, "."), WHEELS)
+    host.put(lambda archive: archive.add(repository, "."), REPOSITORY)
+    host.put(lambda archive: archive.add(built, built.name), BUILT)
+    host.put(cache, CACHE)
