@@ -1,14 +1,49 @@
-"""The suite about what comes after the start of a box, in a login by SSH and in a scope of the user's own."""
+"""What comes after the start of a box: its end and its volumes, limits of open files, and what cures these."""
 
 from pathlib import Path
 
 import pytest
 
 from lab.catalog import load_suite
-from lab.record import Confidence, Needs, Outcome, RunResult, Status
+from lab.record import CellResult, Confidence, Needs, Outcome, RemedyOutcome, RunResult, Status
 from tests.vm.conftest import RELEASE, run_lab
 
 pytestmark = [pytest.mark.lifecycle, pytest.mark.timeout(5400)]
+
+
+def run_cell(home: Path, folder: Path, *words: str, seconds: float) -> CellResult:
+    """Run one cell of debian-13 with the release."""
+    more = ["--build", RELEASE, "--no-experiment", "--jobs", "1", "-o", str(folder)]
+    run_lab(home, "matrix", "-g", "debian-13", *words, *more, seconds=seconds)
+    [cell] = RunResult.read(folder).cells
+    return cell
+
+
+def verified(cell: CellResult) -> set[str]:
+    return {remedy.name for remedy in cell.remedies if remedy.result is RemedyOutcome.VERIFIED}
+
+
+def test_a_box_that_asks_for_more_open_files_than_its_user_may_have_starts_after_the_remedy(
+    home: Path, tmp_path: Path
+) -> None:
+    cell = run_cell(home, tmp_path / "run", "-v", "nofile-256", "--remedies", seconds=2400)
+    verdict = (cell.status, cell.cause, cell.verdict.confidence)
+    assert verdict == (Status.XFAIL, "nofile-limit", Confidence.PROVED), cell.reason
+    assert "nofile-raise" in verified(cell), cell.remedies
+
+
+def test_two_causes_of_volumes_are_proved_in_one_cell(home: Path, tmp_path: Path) -> None:
+    cell = run_cell(home, tmp_path / "run", "-v", "stock", "--suite", "volumes", "--no-remedies", seconds=1200)
+    assert cell.status is Status.XFAIL, cell.reason
+    proved = {cause.name for cause in cell.verdict.causes if cause.confidence is Confidence.PROVED}
+    assert {"volume-not-in-sandbox", "volumes-exhaust-irqs"} <= proved
+
+
+def test_a_scope_of_the_users_cures_a_box_that_lives_on(home: Path, tmp_path: Path) -> None:
+    words = ["-v", "stock", "--suite", "lifecycle", "--remedies"]
+    cell = run_cell(home, tmp_path / "run", *words, seconds=5000)
+    assert cell.cause == "cgroup-not-joined", cell.reason
+    assert "user-scope" in verified(cell), cell.remedies
 
 
 def test_a_detached_box_lives_on_where_its_user_may_not_move_it_to_a_control_group(
