@@ -10,8 +10,14 @@ import pytest
 from rich.console import Console
 
 from benchmarks import history
+from benchmarks.first_answer import find_answers
 from benchmarks.history import Figure, Machine, Result
+from lab.base.activity import Activity, Progress
 from lab.base.paths import Paths
+from lab.record import Foreseen, Prediction
+from lab.run.live import Lines
+from tests.builders.cells import cell
+from tests.builders.runs import PLAN
 
 MACHINE = Machine(
     processor="AMD EPYC",
@@ -89,3 +95,19 @@ def test_this_machine_can_be_described_without_libvirt(tmp_path: Path, monkeypat
     machine = history.this_machine(Paths(cache=tmp_path, state=tmp_path))
     assert (machine.libvirt, machine.acceleration) == ("not known", "not known")
     assert machine.processors >= 1
+
+
+def test_the_first_answers_are_told_by_the_lines_of_a_real_run() -> None:
+    printed: list[str] = []
+    lines = Lines(lambda line: printed.append(f"[    1 s] {line}\n"), 2)
+    lines.lane("debian-13", Progress("booting ~ slowly", Activity.START))
+    before = len(printed)
+    for _ in range(2):
+        lines.prediction(PLAN[0], Prediction(says=Foreseen.BLOCKED, cause="userns-limit"))
+    lines.cell(cell())
+    lines.cell(cell())
+    # The clock is read at the first prediction and at the first verdict, and not again.
+    clock = iter([10.0, 20.0])
+    answers = find_answers(printed, lambda: next(clock))
+    assert answers == {"first prediction": 10.0, "first verdict": 20.0}
+    assert find_answers(printed[:before], lambda: next(clock)) == {}
