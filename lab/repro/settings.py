@@ -50,7 +50,7 @@ def read_settings(text: ReportText) -> Iterator[Setting]:
         (index, match, is_command, is_said)
         for index, line in enumerate(text.lines)
         for pattern, is_command, is_said in STEPS
-        if is_command or line.kind is not LineKind.CODE
+        if (is_command or line.kind is not LineKind.CODE) and not SAYS["built"].match(line.text)
         for match in find_matches(pattern, line.text)
     )
     for index, match, is_command, is_said in islice(steps, MOST):
@@ -72,7 +72,9 @@ def _of_values(text: ReportText) -> Iterator[Setting]:
         (index, match, CHANGES.search(line.text) is not None)
         for index, line in enumerate(text.lines)
         # bubblewrap's advice names a sysctl that nobody set, and an error names one that is not there.
-        if not messages.find_message_span(line.text) and not NO_SETTING.search(line.text)
+        if not messages.find_message_span(line.text)
+        and not NO_SETTING.search(line.text)
+        and not SAYS["built"].match(line.text)
         for form in FORMS
         for match in find_matches(form, line.text)
     )
