@@ -135,6 +135,8 @@ def judge_outcome(
     `changes`: the line itself is a change. `clause`: only words in the same clause say what came of it.
     """
     line = text.lines[index]
+    if index in text.build_steps:
+        return Mood.TRIED, None  # It was done, whatever the words around the file or the log say of the build.
     lead, tail = text.lead(index, start), text.tail(index, end)
     if clause:
         lead, tail = CLAUSE.split(lead)[-1], CLAUSE.split(tail)[0]

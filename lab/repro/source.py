@@ -271,6 +271,16 @@ class ReportText:
                 advice.add(index)
         return frozenset(advice)
 
+    @cached_property
+    def build_steps(self) -> frozenset[int]:
+        """The indexes of lines that are steps of a Dockerfile, or of the log of a build or of a workflow."""
+        steps = set[int]()
+        for index, line in enumerate(self.lines):
+            goes_on = index - 1 in steps and self.lines[index - 1].raw.rstrip().endswith("\\")
+            if goes_on or SAYS["build_step"].match(line.text):
+                steps.add(index)
+        return frozenset(steps)
+
     def lead(self, index: int, start: int) -> str:
         """The words before column `start` of a line: its sentence so far, or what introduces its block."""
         line, block = self.lines[index], self.blocks[self.lines[index].block]

@@ -333,6 +333,28 @@ def test_what_boxlite_advises_was_done_by_nobody(shape: str) -> None:
     assert READ["speakers"](report)[::2] == [boxlite, boxlite, bubblewrap, boxlite, boxlite]
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        "FROM debian:13\nRUN apt-get update && \\\n    apt-get install -y bubblewrap && \\\n    {}\nUSER me",
+        "FROM debian:13\nRUN {}\nCOPY setup.sh /setup.sh",
+        "#7 [3/9] RUN {}\n#7 DONE 0.4s",
+        "Step 3/9 : RUN {}\n ---> 0123456789ab",
+        " => [3/9] RUN {}   0.4s",
+        "2026-11-24T23:56:40.3842100Z ##[group]Run sudo {}",
+    ],
+)
+def test_a_step_of_a_build_was_done_and_cures_nothing(step: str) -> None:
+    for change in ("chmod u+s /usr/bin/bwrap", "setcap cap_sys_admin+ep /usr/bin/bwrap"):
+        text = (
+            f"The image builds, and this works:\n\n```\n{step.format(change)}\n```\n\nThat fixed the build.\n"
+        )
+        assert settings(read_report(text.encode())) == [f"tried {change}"]
+        # The same command in a terminal is what the words around it are about.
+        text = f"This works:\n\n```\n$ sudo {change}\n```\n\nThat fixed it.\n"
+        assert settings(read_report(text.encode())) == [f"tried {change} helped"]
+
+
 def test_a_value_with_spaces_is_whole_where_nothing_is_quoted() -> None:
     text = "type=AVC : apparmor=DENIED operation=open info=Failed name lookup - disconnected path error=-13"
     [line] = of(AuditLine, text)
