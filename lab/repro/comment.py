@@ -169,14 +169,18 @@ def _find_program(report: Report, finding: Finding) -> str:
 def find_cures(cause: str, report: Report, program: str) -> list[Cure]:
     """Return the remedies of the catalogue for a cause, the one that gives up least first.
 
-    Left out are those that help only hosts with a setting that the report does not state, and, for another
-    program than bubblewrap, those that are about bubblewrap or about how boxlite is run.
+    Left out are those that help only hosts with a setting that the report does not state, or only against
+    errors that it does not quote. For another program than bubblewrap, those are left out, too, that are about
+    bubblewrap or about how boxlite is run.
     """
+    errors = {message.errno for message in report.of(ErrorMessage)}
+    against = load_knowledge()["cures_against"]
     stated = {one.name: one.value for one in report.of(Setting) if one.mood is Mood.HOLDS}
     cures = []
     for name, remedy in read_remedies(f'"{cause}"'):
         is_own = "run" in remedy or "bubblewrap" in remedy["title"]
         is_helpful = remedy.get("helps_with", {}).items() <= stated.items()
+        is_helpful &= name not in against or not errors.isdisjoint(against[name])
         # A remedy that gives up nothing skips tests, and cures nothing.
         if cause in remedy["cures"] and remedy["loss"] and is_helpful and (program == BUBBLEWRAP or not is_own):
             script = f"lab remedies show {name} --script" if "host" in remedy else ""

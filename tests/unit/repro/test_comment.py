@@ -110,6 +110,21 @@ def test_the_guest_of_a_comment_is_that_of_the_plan() -> None:
         assert comment.find_guest(read) == (planned.name if planned else None)
 
 
+@pytest.mark.parametrize(
+    ("error", "cures"),
+    [
+        ("Device or resource busy (os error 16)", []),
+        ("Inappropriate ioctl for device (os error 25)", ["/dev/kvm"]),
+    ],
+)
+def test_a_cure_that_helps_against_one_error_is_named_only_where_it_is_quoted(
+    error: str, cures: list[str]
+) -> None:
+    text = f"/dev/kvm: {error}\n"
+    found = comment.find_cures("kvm-unusable", reading.read_report(text.encode()), "")
+    assert [cure.title.split()[-1] for cure in found] == cures
+
+
 def test_a_cure_helps_the_program_that_is_blocked_and_the_host_that_is_told() -> None:
     ubuntu = report(system("ubuntu", "24.04"))
     cures = comment.find_cures("apparmor-userns-nocaps", ubuntu, "bwrap")
