@@ -12,7 +12,7 @@ from lab.gate import baseline, results
 from lab.gate.compare import Difference, compare_builds
 from lab.gate.decision import Gate, decide_gate
 from lab.gate.expectations import Expectations, ExpectedFailure
-from lab.record import BuildRecord, CellResult, LaneRecord, Outcome, ShardRecord, Status
+from lab.record import BuildRecord, CellResult, Foreseen, LaneRecord, Outcome, Prediction, ShardRecord, Status
 from tests.builders.cells import JAILED, box, changed, compared, done, side
 from tests.builders.facts import facts
 
@@ -62,6 +62,14 @@ def test_two_statuses_say_how_a_cell_differs(old: Status, new: Status, differenc
     assert cell.difference is difference
     # No test changed where one side has none.
     assert not cell.tests or {old, new}.isdisjoint(results.WITHOUT_TESTS)
+
+
+@pytest.mark.parametrize("says", Foreseen)
+def test_a_prediction_is_never_taken_for_a_result(says: Foreseen) -> None:
+    prediction = Prediction(says=says, cause="userns-limit" if says is Foreseen.BLOCKED else None)
+    for old in (PASS, FAIL):
+        cell = compared(done(old), done(NOT_RUN, prediction=prediction))
+        assert cell.difference is Difference.COULD_NOT_RUN
 
 
 @pytest.mark.parametrize("status", [FAIL, XFAIL])
