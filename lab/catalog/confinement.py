@@ -1,9 +1,9 @@
 """The kinds of setting that say who runs the suite, and what confines it; `knobs` has the others."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from packaging.version import Version
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lab.catalog.knob import MapKnob, TableKnob
 from lab.probes import Facts, SuiteUser
@@ -17,6 +17,10 @@ class User(TableKnob):
 
     def settings(self) -> dict[str, Any] | None:
         return None
+
+    @property
+    def is_run_by_root(self) -> bool:
+        return True
 
     def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
         return [] if user.uid == 0 else [f"the suite would run as user {user.uid}, not as root"]
@@ -125,15 +129,32 @@ UNDER_A_FILTER = (*UNDER_A_PROFILE, "apparmor-off")
 
 
 class Container(TableKnob):
-    """Root starts the container. In it the same user runs the suite as in other cells."""
+    """Root starts the container. In it the same user runs the suite as in other cells.
+
+    With `rootless` a daemon of the suite's user starts it. The container's root is that user outside, and owns
+    what that user owns, so it runs the suite.
+    """
 
     engine: ContainerEngine
     kind: ContainerKind
     kvm: bool = Field(True, description="Whether the container gets the guest's /dev/kvm.")
+    rootless: bool = Field(False, description="Whether a daemon of the suite's user starts it. Docker only.")
+
+    @model_validator(mode="after")
+    def _check_rootless(self) -> Self:
+        if self.rootless and self.engine != "docker":
+            raise ValueError(f"rootless is of docker's daemon, and {self.engine} has none")
+        return self
+
+    @property
+    def is_run_by_root(self) -> bool:
+        return self.rootless
 
     def why_not(self, facts: Facts) -> str | None:
         if self.engine not in facts.engines:
             return f"has no {self.engine}"
+        if self.rootless and not has_user_managers(facts):
+            return "starts no service manager for a user who logs in"
         needs_apparmor = self.kind == "apparmor-off" and facts.apparmor is None
         return "no AppArmor" if needs_apparmor else None
 
@@ -149,12 +170,21 @@ class Container(TableKnob):
             wrong.append(f"the suite would run {'under a' if filtered else 'without a'} seccomp filter")
         # Where a profile exempts the container's runtime, that of the container is stacked on it.
         confined = parse_label(user.context.apparmor).confines
-        if confined != (self.kind in UNDER_A_PROFILE and facts.apparmor is not None):
+        # Docker's daemon loads no profile without root.
+        has_profile = self.kind in UNDER_A_PROFILE and facts.apparmor is not None and not self.rootless
+        if confined != has_profile:
             wrong.append(f"the suite would run confined by {user.context.apparmor!r}")
+        if self.rootless and user.uid != 0:
+            wrong.append(f"the suite would run as user {user.uid} of the container, not as its root")
+        if self.rootless and not user.uid_outside:
+            wrong.append("the root of the container is root outside of it")
         return wrong
 
     def under(self) -> list[str]:
         return ["lab-container"]
+
+    def units(self) -> list[str]:
+        return ["user@*.service"] if self.rootless else []
 
 
 # The kinds that need the service manager which systemd starts for a user who logs in.

@@ -69,6 +69,11 @@ class Knob(ABC):
         """Settings of this kind that make a guest with these facts more like one with the facts `goal`."""
         return []
 
+    @property
+    def is_run_by_root(self) -> bool:
+        """Whether the suite runs with the number 0, be it root's or, in a user namespace, another user's."""
+        return False
+
     def kernel_arguments(self) -> list[str]:
         """What this setting adds to the kernel's command line."""
         return []

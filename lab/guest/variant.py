@@ -175,7 +175,8 @@ def check_variant(variant: Variant, facts: Facts, user: SuiteUser) -> None:
     wrong = [text for knob in variant.knobs.values() for text in knob.differences(facts, user)]
     # What the suite's user is as installed, unless a setting changes just that.
     if user.uid == 0:
-        wrong += [] if "user" in variant.knobs else ["the suite would run as root"]
+        by_root = any(knob.is_run_by_root for knob in variant.knobs.values())
+        wrong += [] if by_root else ["the suite would run as root"]
     elif "kvm" not in variant.knobs and facts.kvm and facts.kvm.gid not in user.groups:
         wrong.append("the suite's user is not in the group of /dev/kvm")
     if not variant.knobs and facts.login_sessions:

@@ -348,6 +348,9 @@ class SuiteUser(ProcessUser):
     """The user, and what else settings of variants are read back from."""
 
     links: dict[str, Link] = Field(description="Each path that was asked for.")
+    uid_outside: int | None = Field(
+        description="The user's number outside of the user namespace that the process is in. None: unmapped."
+    )
     service: dict[str, str] | None = Field(
         description="Settings of the systemd service that the process is in, as systemd shows them; empty "
         "outside of a service. None: systemd does not tell them."

@@ -142,6 +142,7 @@ def facts(**changes: Any) -> Facts:
 WORKS = {"status": 0, "stderr": "", "command": []}
 SETTINGS_OF_A_USER = {
     "links": {},
+    "uid_outside": 1001,
     "service": {},
     "bubblewrap": "unconfined",
     "create_vm": WORKS,

@@ -276,7 +276,7 @@ REFUSED = [
 ]
 ENGINES = {
     "podman": {
-        "run": "/usr/bin/podman run",
+        "run": "sudo -n /usr/bin/podman run",
         "unmasked": "--security-opt=unmask=ALL",
         "user": '"$(id -un)"',
         # What is mounted on its own in the guest is so in the container, with its options.
@@ -286,13 +286,25 @@ ENGINES = {
     # Docker starts containers from images alone: the lab's has only the symlinks of the guest's root (/bin and
     # /lib), and the folders that they lead to are volumes. Docker looks up the name of a user in the image.
     "docker": {
-        "run": "/usr/bin/docker run",
+        "run": "sudo -n /usr/bin/docker run",
         "unmasked": "--security-opt=systempaths=unconfined",
         "user": "$(id -u):$(id -g) $(for each in $(id -G); do echo --group-add=$each; done)",
         "volumes": "$(for each in etc home opt root srv tmp usr var; do echo --volume=/$each:/$each; done)",
         "root": "lab-container",
     },
 }
+# Without root the daemon has the users of a user namespace: in it the suite's user is root, whose home in
+# /etc/passwd is not that of the suite's user.
+ROOTLESS = {
+    **ENGINES["docker"],
+    "run": "env DOCKER_HOST=unix:///run/user/$(id -u)/docker.sock /usr/bin/docker run --env=HOME",
+    "user": "0:0",
+}
+# The folder of the daemon's script in Debian's package. The script's unit, as dockerd-rootless-setuptool.sh
+# writes it.
+ROOTLESS_FOLDER = "/usr/share/docker.io/contrib"
+ROOTLESS_UNIT = ["--unit=docker", "--property=Type=notify", "--property=NotifyAccess=all"]
+ROOTLESS_UNIT += ["--property=Delegate=yes", "--property=KillMode=mixed"]
 OPTIONS = {
     "no-namespaces": ["--security-opt=seccomp=%s" % FILTER],
     "default": [],
@@ -303,7 +315,7 @@ OPTIONS = {
 DEVICE = "$(test -e /dev/kvm && echo --device=/dev/kvm)"
 # With --init there is a first process that collects those that end without a parent, as on every host.
 COMMAND = """#!/bin/sh
-exec sudo -n %(run)s --rm --init $(test -t 0 && echo --interactive --tty) \\
+exec %(run)s --rm --init $(test -t 0 && echo --interactive --tty) \\
     $(test -n "$LAB_STDIN" && echo --interactive) \\
     --network=host %(options)s %(volumes)s \\
     --user %(user)s --workdir "$PWD" %(root)s "$@"
@@ -313,9 +325,13 @@ exec sudo -n %(run)s --rm --init $(test -t 0 && echo --interactive --tty) \\
 def container(settings):
     """Make the command that runs another one in a container, /usr/local/bin/lab-container.
 
-    {"engine": one of ENGINES, "kind": one of OPTIONS, "kvm": whether the container gets /dev/kvm}.
+    {"engine": one of ENGINES, "kind": one of OPTIONS, "kvm": whether the container gets /dev/kvm, "rootless":
+    whether a daemon of the suite's user starts it}.
     """
     engine, options = ENGINES[settings["engine"]], OPTIONS[settings["kind"]]
+    daemon = "docker"
+    if settings["rootless"]:
+        engine, daemon = ROOTLESS, start_rootless_daemon()
     if settings["engine"] == "podman":
         ROOT.mkdir(exist_ok=True)
         run("mount", "--bind", "/", str(ROOT))
@@ -324,12 +340,32 @@ def container(settings):
         if not os.path.lexists("/usr/sbin/docker-init"):
             os.symlink("/usr/bin/docker-init", "/usr/sbin/docker-init")
         symlinks = "cd / && tar --create $(find . -maxdepth 1 -type l)"
-        run("sh", "-c", "%s | docker import - %s" % (symlinks, engine["root"]))
+        run("sh", "-c", "%s | %s import - %s" % (symlinks, daemon, engine["root"]))
     FILTER.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": REFUSED}))
     options = [*options, *([engine["unmasked"]] if settings["kind"] == "unconfined" else [])]
     options += [DEVICE] if settings["kvm"] else []
-    # As a member of Docker's group could: whoever may start containers is root outside of them.
-    make_command("lab-container", COMMAND % {**engine, "options": " ".join(options)}, engine["run"])
+    text = COMMAND % {**engine, "options": " ".join(options)}
+    if settings["rootless"]:
+        write_command("lab-container", text)
+    else:
+        # As a member of Docker's group could: whoever may start containers is root outside of them.
+        make_command("lab-container", text, engine["run"][len("sudo -n ") :])
+
+
+def start_rootless_daemon():
+    """Start Docker's daemon as a unit of the suite's user. Returns what speaks to it, for a shell."""
+    script = ROOTLESS_FOLDER + "/dockerd-rootless.sh"
+    if not os.path.exists(script):
+        sys.exit("there is no %s to start Docker's daemon without root" % script)
+    user = pwd.getpwnam(SUITE_USER)
+    # The daemon lives on after a logout, as Docker's documentation advises.
+    run("loginctl", "enable-linger", SUITE_USER)
+    run("systemctl", "start", "user@%d.service" % user.pw_uid)
+    folder = "/run/user/%d" % user.pw_uid
+    path = "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:" + ROOTLESS_FOLDER
+    as_user = ["runuser", "-u", SUITE_USER, "--", "env", "XDG_RUNTIME_DIR=" + folder, "HOME=" + user.pw_dir]
+    run(*as_user, "systemd-run", "--user", "--quiet", *ROOTLESS_UNIT, "--setenv=" + path, script)
+    return " ".join([*as_user, "docker", "--host=unix://%s/docker.sock" % folder])
 
 
 # systemd would replace variables in the words of a command. The shell waits for the command, because

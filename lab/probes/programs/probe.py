@@ -526,6 +526,16 @@ def limits():
     return {name: None if value == resource.RLIM_INFINITY else value for name, value in values.items()}
 
 
+def uid_outside():
+    """The number of this user outside of the user namespace, by the map of user_namespaces(7)."""
+    uid = os.getuid()
+    for line in (text("/proc/self/uid_map") or "").splitlines():
+        first, outside, count = map(int, line.split())
+        if first <= uid < first + count:
+            return outside + uid - first
+    return None
+
+
 def who():
     return {
         "uid": os.getuid(),
@@ -555,5 +565,6 @@ if __name__ == "__main__":
     if "links" in request:
         links = {path: link(path) for path in request["links"]}
         read_back = {"create_vm": of_kvm()["create_vm"], "socket_folder": socket_folder()}
-        user.update(service=service(), links=links, bubblewrap=bubblewrap(), **read_back)
+        read_back.update(service=service(), bubblewrap=bubblewrap(), uid_outside=uid_outside())
+        user.update(links=links, **read_back)
     print(json.dumps(user))

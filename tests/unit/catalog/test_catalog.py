@@ -206,6 +206,12 @@ def test_a_wrong_guest_names_file_key_and_expectation(root: Path, text: str, key
         ('files = { "/a" = "" }', "files./a", "expected a path: absolute, or relative"),
         ("moonlight = true", "moonlight", "unknown key"),
         ("limits = {}", "limits", "sets nothing; name a setting"),
+        (
+            'container = { engine = "podman", kind = "default", rootless = true }',
+            "container",
+            "podman has none",
+        ),
+        ('container = { engine = "docker", kind = "default", rootless = 1 }', "container.rootless", "boolean"),
         ("apparmor = { moonlight = true }", "apparmor.moonlight", "unknown key"),
         ('apparmor.profiles = [{ name = "p" }]', "apparmor.profiles.0", "exactly one of `text` and `shipped`"),
         ('apparmor.profiles = [{ name = "p", text = "t", shipped = "s" }]', "profiles.0", "exactly one"),

@@ -6,6 +6,7 @@ import configparser
 import errno
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -220,19 +221,27 @@ def test_a_remedy_is_put_in_place_or_taken_back(
 SUDO = 'shift; exec "$@"'
 
 
-def knob(folder: Path, name: str, argument: dict[str, object], stubs: dict[str, str]) -> dict[str, str]:
+def knob(
+    folder: Path, name: str, argument: dict[str, object], stubs: dict[str, str], *, user: str = "tester"
+) -> dict[str, str]:
     """Put a setting on below a folder, with stand-ins for programs. Gives the environment."""
     program = programs.read_sources()["knobs"]
     places = ["srv", "usr/local/bin", "etc/cron.d", "etc/pam.d", "etc/sudoers.d", "etc/systemd/system"]
     places += ["sys/fs/cgroup/init.scope", "sys/fs/selinux", "usr/sbin"]
     program = re.sub(rf"/({'|'.join(places)})\b", f"{folder}/\\1", program)
+    program = program.replace("/usr/share/docker.io", str(folder)).replace('"tester"', repr(user))
     for place in places:
         (folder / place).mkdir(parents=True, exist_ok=True)
     for stub, text in stubs.items():
         executable(folder / "stubs" / stub, f"#!/bin/sh\n{text}\n")
-    environment = {**os.environ, "PATH": f"{folder}/stubs:{os.environ['PATH']}", "FOLDER": str(folder)}
+    environment = {
+        **os.environ,
+        "PATH": f"{folder}/stubs:{os.environ['PATH']}",
+        "FOLDER": str(folder),
+        "PYTHONPATH": str(folder),
+    }
     command = [sys.executable, "-c", program, json.dumps({name: argument})]
-    subprocess.run(command, env=environment, capture_output=True, check=True)
+    subprocess.run(command, env=environment, capture_output=True, check=True, text=True)
     return environment
 
 
@@ -252,7 +261,7 @@ def test_a_command_is_handed_to_a_container_word_for_word(
     stubs = {"mount": 'echo "$@" >>"$FOLDER/mounted"', "sudo": "printf '%s\\n' \"$@\""}
     stubs |= {"id": "case $1 in -un) echo tester ;; -G) echo 7 8 ;; *) echo 7 ;; esac"}
     stubs |= {"mountpoint": '[ "$2" = /home ]', "docker": 'echo "$@" >>"$FOLDER/imported"'}
-    settings = {"engine": engine, "kind": kind, "kvm": False}
+    settings = {"engine": engine, "kind": kind, "kvm": False, "rootless": False}
     environment = knob(tmp_path, "container", settings, stubs)
     root, user = f"--rootfs\n{tmp_path}/srv/lab-container", "tester"
     if engine == "docker":
@@ -281,6 +290,33 @@ def test_a_command_is_handed_to_a_container_word_for_word(
     assert "--volume=/home:/home\n" in given
     assert ("--volume=/tmp:/tmp\n" in given) == (engine == "docker")
     assert inside == "\n".join(words) + "\n"
+
+
+def test_a_daemon_of_the_suites_user_starts_a_container_without_root(tmp_path: Path) -> None:
+    script = tmp_path / "contrib/dockerd-rootless.sh"
+    executable(script, "")
+    told = 'echo "$(basename "$0") $*" >>"$FOLDER/told"'
+    stubs = {"loginctl": told, "systemctl": told, "runuser": told, "id": "echo 7"}
+    settings: dict[str, object] = {"engine": "docker", "kind": "default", "kvm": True, "rootless": True}
+    me = pwd.getpwuid(os.getuid())
+    knob(tmp_path, "container", settings, stubs, user=me.pw_name)
+    command = (tmp_path / "usr/local/bin/lab-container").read_text()
+    assert "DOCKER_HOST=unix:///run/user/$(id -u)/docker.sock" in command
+    assert "--env=HOME" in command
+    assert "sudo" not in command
+    assert not (tmp_path / "etc/sudoers.d/lab-container").exists()
+    told_lines = (tmp_path / "told").read_text().splitlines()
+    assert told_lines[:2] == [
+        f"loginctl enable-linger {me.pw_name}",
+        f"systemctl start user@{me.pw_uid}.service",
+    ]
+    assert told_lines[2].endswith(str(script))
+    daemon = f"docker --host=unix:///run/user/{me.pw_uid}/docker.sock"
+    assert told_lines[3].endswith(f"{daemon} import - lab-container")
+    script.unlink()
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        knob(tmp_path, "container", settings, stubs, user=me.pw_name)
+    assert "to start Docker's daemon without root" in failed.value.stderr
 
 
 def test_a_command_is_handed_to_a_service_word_for_word(tmp_path: Path) -> None:
@@ -386,7 +422,7 @@ def test_logins_get_no_session_of_logind(tmp_path: Path) -> None:
 
 
 def test_the_filter_refuses_user_namespaces_and_nothing_else_of_clone(tmp_path: Path) -> None:
-    settings = {"engine": "podman", "kind": "no-namespaces", "kvm": True}
+    settings = {"engine": "podman", "kind": "no-namespaces", "kvm": True, "rootless": False}
     knob(tmp_path, "container", settings, {"mount": ""})
     profile = json.loads((tmp_path / "srv/lab-container.json").read_text())
     assert profile["defaultAction"] == "SCMP_ACT_ALLOW"

@@ -70,6 +70,7 @@ NOT_ON_DEBIAN = {
     "docker": "has no docker",
     "docker-kvm": "has no docker",
     "docker-privileged": "has no docker",
+    "docker-rootless": "has no docker",
     "docker-unconfined": "has no docker",
     "home-btrfs": "has no mkfs.btrfs",
     "home-xfs": "has no mkfs.xfs",
@@ -201,6 +202,7 @@ def in_session(**changes: Any) -> SuiteUser:
 
 IN_CONTAINER = "containers-default (enforce)"
 IN_DOCKER: dict[str, Any] = {"engine": "docker", "seccomp": 2, "apparmor": "docker-default (enforce)"}
+ROOTLESS: dict[str, Any] = {"engine": "docker", "seccomp": 2, "uid": 0, "groups": [0]}
 NO = {"RestrictNamespaces": "no"}
 
 
@@ -248,6 +250,7 @@ NO = {"RestrictNamespaces": "no"}
         ("podman-apparmor-off", facts(), in_container(seccomp=2)),
         ("docker-kvm", facts(), in_container(**IN_DOCKER)),
         ("docker", facts(), in_container(**IN_DOCKER, create_vm=NO_IOCTL)),
+        ("docker-rootless", facts(), in_container(**ROOTLESS, uid_outside=1001)),
         ("home-overlay", facts(mounts={"/home": {**BTRFS, "type": "overlay"}}), who()),
         ("nofile-256", facts(), who(context=dict(context(nofile=256, nofile_hard=256)))),
         ("podman-privileged", facts(), in_container(apparmor="crun (unconfined)")),
@@ -390,6 +393,19 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
             facts(),
             in_container(seccomp=2, apparmor=IN_CONTAINER),
             ["would run in a container of podman, not in one of docker", "the container has /dev/kvm"],
+        ),
+        # Root's own daemon would start it, or the daemon would have another user in the container.
+        (
+            "docker-rootless",
+            facts(),
+            in_container(**ROOTLESS, uid_outside=0),
+            ["the root of the container is root outside of it"],
+        ),
+        (
+            "docker-rootless",
+            facts(),
+            in_container(**ROOTLESS | {"uid": 1001, "groups": [993]}),
+            ["would run as user 1001 of the container, not as its root"],
         ),
         ("home-tmpfs", facts(), who(), ["/home is on ext4, not on tmpfs"]),
         (
