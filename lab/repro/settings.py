@@ -50,7 +50,7 @@ def read_settings(text: ReportText) -> Iterator[Setting]:
         (index, match, is_command, is_said)
         for index, line in enumerate(text.lines)
         for pattern, is_command, is_said in STEPS
-        if (is_command or line.kind is not LineKind.CODE) and not SAYS["built"].match(line.text)
+        if (is_command or line.kind is not LineKind.CODE) and index not in text.build_steps
         for match in find_matches(pattern, line.text)
     )
     for index, match, is_command, is_said in islice(steps, MOST):
@@ -74,7 +74,7 @@ def _of_values(text: ReportText) -> Iterator[Setting]:
         # bubblewrap's advice names a sysctl that nobody set, and an error names one that is not there.
         if not messages.find_message_span(line.text)
         and not NO_SETTING.search(line.text)
-        and not SAYS["built"].match(line.text)
+        and index not in text.build_steps
         for form in FORMS
         for match in find_matches(form, line.text)
     )
@@ -135,8 +135,6 @@ def judge_outcome(
     `changes`: the line itself is a change. `clause`: only words in the same clause say what came of it.
     """
     line = text.lines[index]
-    if index in text.build_steps:
-        return Mood.TRIED, None  # It was done, whatever the words around the file or the log say of the build.
     lead, tail = text.lead(index, start), text.tail(index, end)
     if clause:
         lead, tail = CLAUSE.split(lead)[-1], CLAUSE.split(tail)[0]
