@@ -344,7 +344,7 @@ def test_what_boxlite_advises_was_done_by_nobody(shape: str) -> None:
         "2026-11-24T23:56:40.3842100Z ##[group]Run sudo {}",
     ],
 )
-def test_a_step_of_a_build_was_done_and_cures_nothing(step: str) -> None:
+def test_a_step_of_a_build_is_no_cure_that_was_tried(step: str) -> None:
     for change in ("chmod u+s /usr/bin/bwrap", "setcap cap_sys_admin+ep /usr/bin/bwrap"):
         text = (
             f"The image builds, and this works:\n\n```\n{step.format(change)}\n```\n\nThat fixed the build.\n"
