@@ -210,9 +210,11 @@ def plan_report(
     place = guest or nearest
     stated, of_settings = stated_by(report, catalog, place)
     steps += of_settings
-    questions = [answering(question, report, stated, catalog, place) for question in suspected.values()]
     suites = (build.suite.name, *build.more_suites) if build else subjects.WHEEL_SUITES
     choice = subjects.choose_suite(report, judged, suites)
+    questions = [
+        answering(question, report, stated, catalog, place, choice.name) for question in suspected.values()
+    ]
     if choice.is_untested:
         # Tests of something else would pass, and say nothing.
         questions = [replace(question, variant=None, why_not=choice.reason) for question in questions]
@@ -423,11 +425,19 @@ def _find_message(variant: Variant, question: Question, report: Report) -> bool 
 
 
 def answering(
-    question: Question, report: Report, stated: Variant | None, catalog: Catalog, guest: Guest | None
+    question: Question,
+    report: Report,
+    stated: Variant | None,
+    catalog: Catalog,
+    guest: Guest | None,
+    suite: str = subjects.WHEEL_SUITES[0],
 ) -> Question:
-    """The question with the variant that gives a guest its cause and the stated settings, or why none does."""
+    """The question with the variant that gives a guest its cause and the stated settings, or why none does.
+
+    A cause that the suite meets needs no setting.
+    """
     cause = question.cause
-    if cause is None or cause not in causes.list_causes():
+    if cause is None or cause not in causes.list_causes() or cause in subjects.list_met_causes([suite]):
         return replace(question, variant=stated or catalog.variant(STOCK))
     leading = leading_to(cause, catalog, guest)
     # The best one counts if nothing speaks against it; of the others, those that were measured come first.

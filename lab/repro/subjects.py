@@ -43,6 +43,15 @@ def _list_tested(suite: Mapping[str, Any]) -> set[str]:
     return {suite["subject"], *suite.get("subjects", {}).values()}
 
 
+def list_met_causes(names: Iterable[str]) -> dict[str, str]:
+    """The causes that suites meet in a guest without any setting, each with its suite."""
+    return {
+        suite["expect"]["cause"]: name
+        for name in names
+        if (suite := read_suite(name)).get("expect", {}).get("cause")
+    }
+
+
 def find_subjects(
     title: ReportLine | None, lines: Sequence[ReportLine], statements: Sequence[Statement]
 ) -> Mapping[str, Quote]:
@@ -104,7 +113,7 @@ def choose_suite(report: Report, judged: JudgedReport, names: Sequence[str] = WH
     """
     of_suites = {name: read_suite(name) for name in names}
     shown = {finding.name for finding in judged.findings}
-    meets = [name for name in names if of_suites[name].get("expect", {}).get("cause") in shown]
+    meets = [name for cause, name in list_met_causes(names).items() if cause in shown]
     about = tuple(of_suites[name]["subject"] for name in meets[:1]) if shown else tuple(report.subjects)
     left_out = {name: [one for one in about if one not in _list_tested(of_suites[name])] for name in names}
     name = min(names, key=lambda one: (len(left_out[one]), of_suites[one]["subject"] not in about))

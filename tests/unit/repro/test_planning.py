@@ -311,6 +311,12 @@ def test_a_variant_that_brings_a_cause_with_some_builds_only_asks_for_it() -> No
     assert variant.expect.cause is None
 
 
+def test_a_cause_that_a_suite_meets_needs_no_setting() -> None:
+    made = plan(report(DEBIAN), "cgroup-not-joined")
+    assert [cell.name for cell in made.cells] == ["debian-13/stock/lifecycle-0.10.8"]
+    assert made.why_not == ()
+
+
 def test_every_cause_that_a_setting_can_bring_about_has_a_variant() -> None:
     # An old bubblewrap is a guest's own, boxlite's filter and its library are no settings of a host, no release
     # refuses a box without a control group, every login has boxlite 0.10.8's that is not joined, and every host
