@@ -56,7 +56,7 @@ Who = Literal["root", "lab"]
 def definition(*, selinux: bool = False) -> Guest:
     """The guest, with the packages of its own column of `hosts.table`; confined by AppArmor or by SELinux."""
     [column] = [column for column in host_table.columns() if column["host"] == "debian-13"]
-    needs = [text for what, text in column.items() if what.startswith(("package.", "user."))]
+    needs = [text for what, text in column.items() if what.startswith(("package.", "user.", "amd64."))]
     packages = {name for text in needs for name in text.split()} | {*USUAL, *(SELINUX if selinux else ())}
     image = {"kind": "debian", "suite": "trixie", "packages": sorted(packages), "disk_gib": DISK_GIB}
     if selinux:

@@ -42,6 +42,7 @@ def played(
         (folder / "printed").write_text(printed)
         assert ended.returncode == 0, ended.stdout + printed
         found = json.loads(host.run(f"cat {PLAYED}/results.json").stdout)
+        assert found["artifacts"].get("run"), f"{found['jobs']}\n{printed}"
         found["run"] = json.loads(host.run(f"cat {found['artifacts']['run']}/results.json").stdout)
         found["printed"] = printed
         yield found
