@@ -76,6 +76,9 @@ class Listener(Observer):
     def lane(self, lane: str, progress: Progress | None) -> None:
         self._add("lane", lane, progress)
 
+    def prediction(self, cell: Any, prediction: Any) -> None:
+        self._add("prediction", cell, prediction)
+
     def cell(self, result: Any) -> None:
         self._add("cell", result)
 
@@ -91,14 +94,18 @@ class Listener(Observer):
 
 def tell_each(observer: Observer) -> list[tuple[str, Any]]:
     """Tell an observer one event of each kind, and return them."""
-    result, image = cell(), base_image(Path("base"))
+    result: Any = cell()
+    image = base_image(Path("base"))
     observer.lane("debian-13", DOWNLOADING)
+    expected: Any = object()
+    observer.prediction(result, expected)
     observer.cell(result)
     observer.note("a note")
     observer.time_left(3.0)
     observer.image(image)
     return [
         ("lane", ("debian-13", DOWNLOADING)),
+        ("prediction", (result, expected)),
         ("cell", (result,)),
         ("note", ("a note",)),
         ("time_left", (3.0,)),
