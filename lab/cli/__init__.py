@@ -15,11 +15,11 @@ from types import FrameType
 
 import click
 
-from lab import __version__
 from lab.base import files, notices
 from lab.base.errors import Bug, LabError, NotApplicable, UsageError
 from lab.base.files import clean_text, cut_text, escape_commands
 from lab.base.paths import ANOTHER_HOME, STATES_GIB, Paths
+from lab.cli.version import print_version
 
 # The exit status that shells give a program ended by SIGINT.
 INTERRUPTED = 130
@@ -119,7 +119,14 @@ class Commands(click.Group):
     help="Let stored states (guests that later lanes start from) take at most this much disk space. The one "
     "whose last use is the oldest is removed first; 0 stores none. $LAB_STATES_GIB sets it, too.",
 )
-@click.version_option(__version__, prog_name="lab")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=print_version,
+    help="Show the version, and the commit of a checkout, and exit.",
+)
 @click.pass_context
 def cli(context: click.Context, connect: str | None, states_gib: int) -> None:
     """Find out which hosts can run boxlite's jailer, why others cannot, and what cures them.
