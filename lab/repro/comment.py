@@ -213,7 +213,7 @@ def _name_programs(report: Report) -> str:
 
 def _is_known(message: ErrorMessage) -> bool:
     """Whether what a program says is an error, and not only words behind its name."""
-    return bool(message.step or message.errno) or message.speaker is Speaker.BOXLITE
+    return bool(message.operation or message.errno) or message.speaker is Speaker.BOXLITE
 
 
 def _say_run(report: Report, judged: JudgedReport, choice: SuiteChoice) -> str:

@@ -22,9 +22,9 @@ def load_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def find_explanations(report: Report, host_steps: Collection[str]) -> tuple[Explanation, ...]:
-    """Explain a report whose text shows no cause. `host_steps` are refused where a host's settings decide."""
-    is_of_host = any(message.step in host_steps for message in report.of(ErrorMessage))
+def find_explanations(report: Report, host_operations: Collection[str]) -> tuple[Explanation, ...]:
+    """Explain a report whose text shows no cause. A host's settings decide about `host_operations`."""
+    is_of_host = any(message.operation in host_operations for message in report.of(ErrorMessage))
     rows = [
         (row, tuple(dict.fromkeys(_find_quotes(report, row))))
         for row in load_rows()
@@ -42,11 +42,11 @@ def _find_quotes(report: Report, row: Mapping[str, Any]) -> Iterator[Quote]:
     """Yield the lines that decide for a row."""
     if "pattern" in row and row["name"] in report.topics and report.tells_failure:
         yield report.topics[row["name"]]
-    told = [(one.quote, one.step, one.means or one.errno) for one in report.of(ErrorMessage)]
+    told = [(one.quote, one.operation, one.means or one.errno) for one in report.of(ErrorMessage)]
     told += [(one.quote, "signal", one.signal) for one in report.of(ProgramEnd)]
     for refusal in row.get("refusals", ()):
-        for quote, step, error in told:
-            if step == refusal.get("step") and refusal.get("errno", error) == error:
+        for quote, operation, error in told:
+            if operation == refusal.get("operation") and refusal.get("errno", error) == error:
                 yield quote
     lines = list(report.of(AuditLine)) if "audit" in row else []
     if all(re.search(row["audit"], line.written, re.MULTILINE) for line in lines):

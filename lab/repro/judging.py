@@ -54,7 +54,7 @@ FLOOR = 0.003
 MOST_POSSIBLE = 5
 # So many times better a system has to fit a report's messages than another that it names as its host.
 FIT = 2.0
-# The step of words that say only that something fails, and the least factor of a circumstance that explains it.
+# The operation of words that say only that something fails, and the least factor of what explains it.
 WORDS, STRONG = "words", 3.0
 # More remarks than any report deserves.
 MOST_REMARKS = 20
@@ -80,8 +80,8 @@ def judge_report(report: Report, least: float = LIKELY) -> JudgedReport:
         order = list(causes.list_causes())
         ordered.sort(key=lambda finding: (finding.program != BUBBLEWRAP, order.index(finding.name)))
     fields = [field for field in load_knowledge()["field"] if field["name"] in OF_HOST]
-    steps = {step for field in fields for step in field["steps"]}
-    explanations = () if ordered else instead.find_explanations(report, steps)
+    operations = {name for field in fields for name in field["operations"]}
+    explanations = () if ordered else instead.find_explanations(report, operations)
     return JudgedReport(tuple(ordered), _remarks(report, ordered, notes), possible, explanations)
 
 
@@ -94,7 +94,7 @@ def _by_evidence(report: Report) -> list[Finding]:
     # The rules take longer to import than most reports to read, and most reports have neither.
     from lab.repro import rules
 
-    is_quoted = any(message.step for message in report.of(ErrorMessage))
+    is_quoted = any(message.operation for message in report.of(ErrorMessage))
     others = load_knowledge()["other-programs"]
     return list(rules.find_findings(lines, probed, others, is_quoted=is_quoted))
 
@@ -110,14 +110,15 @@ def load_knowledge() -> dict[str, Any]:
 
 
 def measured_in(variant: str) -> set[tuple[str | None, str | None]]:
-    """What bubblewrap was measured to say in a variant, by the step and the error of its message."""
+    """What bubblewrap was measured to say in a variant, by the operation and the error of its message."""
     said = (
         messages.find_message(Quote(0, line), line)
         for row in json.loads(MEASURED.read_text("utf-8"))
         for line in row["words"]
         if row["variant"] == variant
     )
-    return {(one.step, one.means) for one in said if one and one.step and one.speaker is Speaker.BUBBLEWRAP}
+    by_bubblewrap = (one for one in said if one and one.speaker is Speaker.BUBBLEWRAP)
+    return {(one.operation, one.means) for one in by_bubblewrap if one.operation}
 
 
 @dataclass(frozen=True)
@@ -149,13 +150,13 @@ def _by_odds(
     spoken = list(report.of(ErrorMessage))
     # A signal says what was refused, too.
     spoken += [
-        ErrorMessage(ended.quote, "", Speaker.OTHER, step="signal", program=ANY, means=ended.signal)
+        ErrorMessage(ended.quote, "", Speaker.OTHER, operation="signal", program=ANY, means=ended.signal)
         for ended in report.of(ProgramEnd)
         if ended.signal
     ]
     for field in load_knowledge()["field"]:
         prior: Odds = field["prior"]
-        messages_of_field = [message for message in spoken if message.step in field["steps"]]
+        messages_of_field = [message for message in spoken if message.operation in field["operations"]]
         first_line = _since(report, messages_of_field)
         messages_of_field = [message for message in messages_of_field if message.quote.number >= first_line]
         weights = [
@@ -163,7 +164,7 @@ def _by_odds(
             *_of_topics(report, prior, messages_of_field),
             *_of_settings(report, prior, first_line),
         ]
-        if WORDS in field["steps"] and not any(weight.decides for weight in weights):
+        if WORDS in field["operations"] and not any(weight.decides for weight in weights):
             weights += _of_words(report, field, weights)
         notes += [weight.remark for weight in weights if weight.remark]
         blocked = {finding.name: finding.program for finding in by_evidence if finding.name in prior}
@@ -198,8 +199,8 @@ def _since(report: Report, words: Sequence[ErrorMessage]) -> int:
     line = report.topics.get("next-failure")
     if line is None:
         return 0
-    earlier = {message.step for message in words if message.quote.number < line.number}
-    later = {message.step for message in words if message.quote.number >= line.number}
+    earlier = {message.operation for message in words if message.quote.number < line.number}
+    later = {message.operation for message in words if message.quote.number >= line.number}
     return line.number if later and earlier - later else 0
 
 
@@ -207,14 +208,14 @@ def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[Erro
     """What messages of a field say, each once."""
     said: dict[tuple[str | None, ...], list[ErrorMessage]] = defaultdict(list)
     for message in spoken:
-        said[message.step, message.means, message.program].append(message)
-    read = {(one.step, one.means, one.program) for one in spoken if one.errno == one.means}
-    for (step, means, program), alike in said.items():
+        said[message.operation, message.means, message.program].append(message)
+    read = {(one.operation, one.means, one.program) for one in spoken if one.errno == one.means}
+    for (operation, means, program), alike in said.items():
         lines, text = [message.quote for message in alike], alike[0].text
         rows = [
             row
             for row in load_knowledge()["chance"]
-            if row["step"] == step
+            if row["operation"] == operation
             and row.get("errno") in (None, means)
             and row.get("topic") in (None, *report.topics)
             and program in row.get("program", [program])
@@ -227,19 +228,20 @@ def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[Erro
         chances = {name: row["of"].get(name, FLOOR) for name in field["prior"]}
         speaker = "a program" if program == ANY else program
         # Words that name no error stand for one all the same.
-        meaning = means if (step, means, program) in read else f"its words mean {means}"
+        meaning = means if (operation, means, program) in read else f"its words mean {means}"
         refusal = f"{speaker} is refused " if field.get("refused", True) else ""
-        refusal += f"{field['steps'][step]}{f' ({meaning})' if means else ''}"
+        refusal += f"{field['operations'][operation]}{f' ({meaning})' if means else ''}"
         yield Weight(chances, refusal, lines[0], is_message=True, decides=True, remark=remark)
 
 
 def _of_words(report: Report, field: Mapping[str, Any], weights: Sequence[Weight]) -> Iterator[Weight]:
     """What words of a failure say of a report without a message: only what a circumstance explains."""
     quote = report.topics.get("failure")
-    if quote is None or any(message.step for message in report.of(ErrorMessage)) or any(report.of(AuditLine)):
+    has_message = any(message.operation for message in report.of(ErrorMessage))
+    if quote is None or has_message or any(report.of(AuditLine)):
         return
     for weight in _of_messages(
-        report, field, [ErrorMessage(quote, "", Speaker.OTHER, step=WORDS, program=ANY)]
+        report, field, [ErrorMessage(quote, "", Speaker.OTHER, operation=WORDS, program=ANY)]
     ):
         strong = {OTHER} | {name for each in weights for name in each.factors if each.of(name) >= STRONG}
         chances = {name: chance if name in strong else 0.0 for name, chance in weight.factors.items()}
@@ -298,7 +300,7 @@ def select_host(report: Report) -> Report:
         return report
     fits = dict.fromkeys(hosts, 1.0)
     for field in load_knowledge()["field"]:
-        spoken = [message for message in report.of(ErrorMessage) if message.step in field["steps"]]
+        spoken = [message for message in report.of(ErrorMessage) if message.operation in field["operations"]]
         weights = list(_of_messages(report, field, spoken))
         for system in hosts if weights else ():
             prior = (_shipped(report, system, field["prior"]) or Weight(field["prior"], "")).factors

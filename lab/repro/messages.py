@@ -40,16 +40,6 @@ BWRAP = "bubblewrap"
 SPEAKERS = {BWRAP: Speaker.BUBBLEWRAP, "boxlite": Speaker.BOXLITE}
 # What opens a quotation, and what closes it.
 QUOTED = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "«": "»", "(": ")"}
-# Steps of messages that name no error.
-SAY_ENOUGH = (
-    "box-outlives-stop",
-    "chromium",
-    "on-symlink",
-    "disabled",
-    "restricted",
-    "sandbox",
-    "kvm-unusable",
-)
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ class Message:
 
     program: str
     pattern: re.Pattern[str]
-    step: str
+    operation: str
     source: str
     errno: str | None = None
     errors: tuple[str, ...] = ()
@@ -81,7 +71,7 @@ def read_messages(text: ReportText, is_audit: re.Pattern[str]) -> Iterator[Error
         words, last_of_it = find_message(quote_line(line), line.text, of_boxlite=of_boxlite), index
         if (words is None or words.errno is None) and (joined := _whole(text, index, words)):
             words, last_of_it = find_message(quote_line(line), joined, of_boxlite=of_boxlite), index + 1
-        if words is not None and words.errno is None and words.step is not None and not _says_enough(words):
+        if words is not None and words.operation and words.errno is None and not _says_enough(words):
             # The error of a chain is on a line of its own.
             if (end := _end_of_chain(text, index)) is not None:
                 last_of_it, words_of_error = end, text.lines[end].text.strip()
@@ -103,9 +93,10 @@ def find_message(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Error
         name = error(words)
         rows = (row for row in MESSAGES if row.program == BWRAP and row.pattern.search(words))
         row = next((row for row in rows if not row.errors or name in row.errors), None)
-        # Only what the text itself tells is its error; a step's own error is for the judging.
+        # Only what the text itself tells is its error; an operation's own error is for the judging.
         means = name or (row.errno if row else None)
-        return ErrorMessage(quote_, words, Speaker.BUBBLEWRAP, name, row.step if row else None, BWRAP, means)
+        operation = row.operation if row else None
+        return ErrorMessage(quote_, words, Speaker.BUBBLEWRAP, name, operation, BWRAP, means)
     matches = [SAYS["boxlite"].search(text), SAYS["common"].search(text) if of_boxlite else None]
     first = min(filter(None, matches), key=lambda match: match.start(), default=None)
     if first is None and (match := SAYS["kernel"].search(text)) and SAYS["kernel_tells"].search(text):
@@ -158,9 +149,8 @@ def _of_table(quote_: Quote, text: str) -> ErrorMessage | None:
         speaker = SPEAKERS.get(row.program, Speaker.OTHER)
         message = _unquoted(text[start:end].strip())
         means = name or row.errno
-        words = ErrorMessage(
-            quote_, message, speaker, name, row.step, row.program, means, row.engine, row.subject, row.remark
-        )
+        of_row = (row.operation, row.program, means, row.engine, row.subject, row.remark)
+        words = ErrorMessage(quote_, message, speaker, name, *of_row)
         if name is not None or _says_enough(words):
             return words
         without = without or words
@@ -169,7 +159,7 @@ def _of_table(quote_: Quote, text: str) -> ErrorMessage | None:
 
 def _says_enough(words: ErrorMessage) -> bool:
     """Whether the words tell by themselves what was refused, without an error's name."""
-    return words.means is not None or words.step in SAY_ENOUGH or bool(words.remark)
+    return words.means is not None or words.operation in TABLE["say_enough"] or bool(words.remark)
 
 
 def _whole(text: ReportText, index: int, words: ErrorMessage | None) -> str | None:

@@ -419,7 +419,8 @@ def leading_to(cause: str | None, catalog: Catalog, guest: Guest | None) -> list
 def _find_message(variant: Variant, question: Question, report: Report) -> bool | None:
     """Whether bubblewrap was measured to say in a variant what the report quotes; None if nothing tells."""
     of_question = (message for message in report.of(ErrorMessage) if message.quote in question.quotes)
-    quoted = {(one.step, one.means) for one in of_question if one.speaker is Speaker.BUBBLEWRAP and one.step}
+    said = (one for one in of_question if one.speaker is Speaker.BUBBLEWRAP)
+    quoted = {(one.operation, one.means) for one in said if one.operation}
     measured = measured_in(variant.name) if quoted else set()
     return not quoted.isdisjoint(measured) if measured else None
 

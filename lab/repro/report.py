@@ -215,16 +215,17 @@ class AuditLine(Statement):
 class ErrorMessage(Statement):
     """An error message. `errno` is the name of the error it tells, for example EACCES.
 
-    If it is one of the table `messages.toml`: `step` is what was refused, `program` is who says so, `means` is
-    the error that the words stand for even if they do not name it, and `engine` says that the program makes
-    containers. `subject` is what it is about beside the start of a box, and `remark` what it means.
+    If it is one of the table `messages.toml`: `operation` is what was refused, `program` is who says so,
+    `means` is the error that the words stand for even if they do not name it, and `engine` says that the
+    program makes containers. `subject` is what it is about beside the start of a box, and `remark` what it
+    means.
     """
 
     kind = "message"
     text: str
     speaker: Speaker
     errno: str | None = None
-    step: str | None = None
+    operation: str | None = None
     program: str | None = None
     means: str | None = None
     engine: bool = False

@@ -26,8 +26,8 @@ NONE = "none"
 # The keys of each table of `judging.toml`.
 KEYS = {
     "topic": {"name", "pattern"},
-    "field": {"name", "steps", "prior", "refused"},
-    "chance": {"step", "errno", "program", "topic", "text", "of", "remark", "source"},
+    "field": {"name", "operations", "prior", "refused"},
+    "chance": {"operation", "errno", "program", "topic", "text", "of", "remark", "source"},
     "shipped": {"ids", "versions", "kernels", "topic", "of", "why", "source"},
     "fact": {"topic", "engine", "of", "why", "source"},
     "setting": {"name", "value", "beside", "alone", "by_mood"},
@@ -94,12 +94,12 @@ def test_a_message_that_was_measured_under_a_cause_is_not_ruled_out_for_it() -> 
     compared = 0
     for cause, message in said:
         for field in load_knowledge()["field"]:
-            if message is not None and message.step in field["steps"] and message.means:
+            if message is not None and message.operation in field["operations"] and message.means:
                 [row, *_] = sorted(
                     (
                         row
                         for row in load_knowledge()["chance"]
-                        if row["step"] == message.step
+                        if row["operation"] == message.operation
                         and row.get("errno") in (None, message.means)
                         and message.program in row.get("program", [message.program])
                         and {"topic", "text"}.isdisjoint(row)

@@ -270,7 +270,7 @@ def test_what_cannot_be_tried_on_the_nearest_guest_says_why(setting: Setting, wh
 
 
 @pytest.mark.parametrize(
-    ("cause", "step", "means", "variant"),
+    ("cause", "operation", "means", "variant"),
     [
         ("apparmor-mount-deny", "mount", "EACCES", "apparmor-mount-deny"),
         ("apparmor-mount-deny", "pivot-root", "EACCES", "apparmor-pivot-root-deny"),
@@ -279,9 +279,9 @@ def test_what_cannot_be_tried_on_the_nearest_guest_says_why(setting: Setting, wh
     ],
 )
 def test_no_variant_is_set_whose_message_differs_from_the_report_s(
-    cause: str, step: str, means: str, variant: str | None
+    cause: str, operation: str, means: str, variant: str | None
 ) -> None:
-    message = replace(words("bwrap: no"), step=step, means=means)
+    message = replace(words("bwrap: no"), operation=operation, means=means)
     made = plan(report(DEBIAN, message), suspected(cause, message.quote))
     [question] = made.questions
     assert (question.variant.name if question.variant else None) == variant

@@ -77,7 +77,7 @@ READ: dict[str, Callable[[Report], list[str]]] = {
         part for one in report.of(ErrorMessage) for part in (one.speaker, one.errno or "")
     ],
     "messages": lambda report: [
-        part for one in report.of(ErrorMessage) for part in (one.step or "", one.errno or "", one.text)
+        part for one in report.of(ErrorMessage) for part in (one.operation or "", one.errno or "", one.text)
     ],
     "commands": lambda report: [command.text for command in report.of(Command)],
     "shown": lambda report: [str(setting) for setting in report.of(Setting)],
@@ -385,4 +385,4 @@ def test_a_test_that_passes_does_not_fail() -> None:
 )
 def test_the_error_of_a_message_may_be_on_a_line_below(text: str, message: tuple[str, str, int]) -> None:
     [words] = of(ErrorMessage, text)
-    assert (words.step, words.errno, words.quote.number) == message
+    assert (words.operation, words.errno, words.quote.number) == message

@@ -90,7 +90,7 @@ def test_the_suites_are_those_of_a_wheel() -> None:
 
 
 @pytest.mark.parametrize(
-    ("evidence", "step", "words"),
+    ("evidence", "operation", "words"),
     [
         (
             "likely_cause = shim died silently (see stderr / exit file)",
@@ -113,9 +113,9 @@ def test_the_suites_are_those_of_a_wheel() -> None:
         ("shim_alive=true, console_bytes=812, ready_socket_exists=true", "slow-guest", "slow or loaded host"),
     ],
 )
-def test_boxlite_s_time_out_has_three_meanings(evidence: str, step: str, words: str) -> None:
+def test_boxlite_s_time_out_has_three_meanings(evidence: str, operation: str, words: str) -> None:
     report = of(f"# boxlite fails\n\n    Box uPKT failed to start: timeout after 30s\n    {evidence}")
-    assert [message.step for message in report.of(ErrorMessage) if message.step] == [step]
+    assert [message.operation for message in report.of(ErrorMessage) if message.operation] == [operation]
     [remark] = judging.judge_report(report).remarks
     assert words in remark.text
     assert list(report.subjects) == ["start"]
