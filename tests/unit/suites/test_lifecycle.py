@@ -25,7 +25,9 @@ lifecycle.END_SECONDS = 0.2
 home = pathlib.Path(sys.argv[1])
 kept = {}
 boxes = lifecycle.TracedBoxes(home, "/none", None, kept.__setitem__)
-living = subprocess.Popen(["sh", "-c", "read line", "Bx7"], stdin=subprocess.PIPE)
+pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+living = subprocess.Popen(["sh", "-c", "echo; read line", "Bx7"], **pipes)
+living.stdout.readline()  # Its command line is empty for a moment.
 """
 
 
