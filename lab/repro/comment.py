@@ -98,13 +98,13 @@ def _say_causes(report: Report, judged: JudgedReport) -> Iterator[str]:
         yield f"{'' if is_first else '- '}{cause}: {reason}"
         check, other = _say_check(finding.name), _say_check(finding.next_best)
         if is_first:
-            yield f"- What it is: {escape_report(read_explanation(finding.name))}"
+            yield f"- What it is: {unlink(read_explanation(finding.name))}"
             more = f" The next best is {finding.next_best}: {other}." if other else ""
             yield f"- To check: {check}, if it is this cause.{more}"
     if judged.findings:
         return
     for explanation in judged.instead[:1]:
-        says = f"{escape_report(explanation.says.removesuffix('.'))}{_refer(explanation.quotes)}"
+        says = f"{unlink(explanation.says.removesuffix('.'))}{_refer(explanation.quotes)}"
         yield f"**No cause of the lab's catalogue:** {says}"
         yield f"- To check: `{explanation.command}` shows {explanation.shows}."
     if judged.possible and not judged.instead:
@@ -152,7 +152,7 @@ def _say_cure(
         script = f" (`{cure.script}` prints the script)" if cure.script else ""
         verified = f"; verified on {escape_report(cure.verified)}" if cure.verified else ""
         begin = f"{condition}what cures it" if condition else "What cures it"
-        yield f"- {begin}: {escape_report(cure.title)}{script}{verified}. Price: {escape_report(cure.price)}"
+        yield f"- {begin}: {unlink(cure.title)}{script}{verified}. Price: {unlink(cure.price)}"
 
 
 def _find_program(report: Report, finding: Finding) -> str:
@@ -237,6 +237,8 @@ def _say_run(report: Report, judged: JudgedReport, choice: SuiteChoice) -> str:
         lack = "the lab has no guest for WSL2"
     elif system is None:
         lack = "the report names no host"
+        if host := report.host:
+            lack += f", only what points to {escape_report(host.title)}{cite_lines([host.quote])}"
     elif system.version is None:
         lack = f"the report names no release of {escape_report(system.name)}{cite_lines([system.quote])}"
     else:

@@ -392,7 +392,8 @@ def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark
     # What a finding does not mean, and what contradicts it.
     for finding in findings:
         if finding.program != BUBBLEWRAP:
-            remarks.append(_remark("another-program", *finding.quotes, program=finding.program))
+            name = "child" if finding.program.startswith("(") else "another-program"
+            remarks.append(_remark(name, *finding.quotes, program=finding.program))
     audit = {line.quote: line.fields for line in report.of(AuditLine)}
     off = [s.quote for s in report.of(Setting) if (s.name, s.value, s.helped) == (RESTRICTION, "0", False)]
     moved = [

@@ -15,8 +15,9 @@ from lab.repro.report import BUBBLEWRAP, AuditLine, Finding, ProbeOutput
 
 # Most programs that a report is judged for.
 MOST_PROGRAMS = 10
+# A child of systemd's before it becomes the program of a service: in brackets, the last characters of its name.
+CHILD, MOST_OF_CHILD = re.compile(r"\(.+\)$"), 8
 # boxlite's own threads and processes, which make namespaces before and after bubblewrap.
-CHILD = re.compile(r"\(.+\)$")
 BOXLITE = re.compile(r"boxlite.*|tokio-rt-worker")
 
 
@@ -51,7 +52,7 @@ def find_findings(
             by_probe = host is not None and cause.rule(_evidence([], program, host)) is not None
             # Lines of boxlite's thread and of `unshare` are logged where bubblewrap works, too.
             by_line = any(
-                _is_denial(line.fields) and line.fields.get("comm", "").strip("()") == program
+                _is_denial(line.fields) and "comm" in line.fields and _name_of(line) == program
                 for line in telling
             )
             is_proved = by_line or (by_probe and evidence.confidence is Confidence.PROVED)
@@ -73,12 +74,18 @@ def _is_denial(fields: Mapping[str, str]) -> bool:
 
 
 def _program_of(line: AuditLine) -> str:
-    """Return the program that an audit line is about: bubblewrap if it names boxlite's own or none.
-
-    A child of systemd's counts as the program of the service that it becomes.
-    """
-    name = line.fields.get("comm", BUBBLEWRAP).strip("()")
+    """Return the program that an audit line is about: bubblewrap if it names boxlite's own or none."""
+    name = _name_of(line)
     return BUBBLEWRAP if BOXLITE.fullmatch(name) else name
+
+
+def _name_of(line: AuditLine) -> str:
+    """The program that an audit line names. A child of systemd's counts as the program that it becomes.
+
+    Of a long name systemd keeps only the end: then it stays as it is written.
+    """
+    name = line.fields.get("comm", BUBBLEWRAP)
+    return name if len(name) >= MOST_OF_CHILD + len("()") else name.strip("()")
 
 
 def _evidence(lines: Sequence[AuditLine], program: str, host: HostReport | None) -> Evidence:

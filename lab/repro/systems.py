@@ -83,10 +83,11 @@ class Distribution:
 class Rank(IntEnum):
     """How much a line counts that names a system."""
 
-    PROSE = 0
-    OWN = 1
-    FIELD = 2
-    PRINTED = 3
+    KERNEL = 0
+    PROSE = 1
+    OWN = 2
+    FIELD = 3
+    PRINTED = 4
 
 
 # A system that lines name, and how much they count.
@@ -160,7 +161,7 @@ def read_systems(text: ReportText) -> Iterator[System]:
     hosts = [
         (rank, replace(system, version=system.version or versions.get(system.id))) for rank, system in hosts
     ]
-    most = max((rank for rank, _ in hosts), default=Rank.PROSE)
+    most = max((rank for rank, _ in hosts), default=Rank.KERNEL)
     selected = [system for rank, system in hosts if rank == most]
     if most is Rank.PROSE and any(system.version for system in selected):
         # A sentence that names no release is about distributions.
@@ -315,6 +316,10 @@ def _named(text: ReportText, index: int) -> Iterator[Mention]:
             end = match.end()
         elif is_base or is_another_system(line, lead, match[0], tail, is_family=derivative is not None):
             continue
+        if SAYS["of_kernel"].match(tail):
+            if written is None:
+                continue
+            rank = Rank.KERNEL
         written = written or _next_field(text, index, row, tail)
         name = f"{words[start:end].rstrip(' -:,(_')}{derivative[0] if derivative else ''}"
         where = _place(line, lead, words[start:end], tail)

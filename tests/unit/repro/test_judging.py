@@ -127,8 +127,8 @@ SELINUX = 'avc:  denied  {{ {} }} for  pid=1 comm="bwrap" scontext=a tcontext=b 
         # Ubuntu logs these where bubblewrap works, too.
         (LINE.format("tokio-rt-worker"), [(NOCAPS, "likely", "bwrap")]),
         (LINE.format("unshare"), [(NOCAPS, "likely", "bwrap")]),
-        # systemd's child becomes the program of a service.
-        (CHILD, [("apparmor-mount-deny", "proved", "d-logind")]),
+        # systemd's child becomes the program of a service. Its name may be cut off at the beginning.
+        (CHILD, [("apparmor-mount-deny", "proved", "(d-logind)")]),
         (
             SELINUX.replace("bwrap", "(fwupd)").format("mounton", "dir"),
             [("selinux-mount-deny", "proved", "fwupd")],
