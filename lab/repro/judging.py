@@ -56,6 +56,7 @@ MOST_POSSIBLE = 5
 FIT = 2.0
 # The operation of words that say only that something fails, and the least factor of what explains it.
 WORDS, STRONG = "words", 3.0
+SOMETHING_FAILS = "something fails, as the report says"
 # More remarks than any report deserves.
 MOST_REMARKS = 20
 # Ubuntu's sysctl, and the profile that it moves programs into.
@@ -245,7 +246,7 @@ def _of_words(report: Report, field: Mapping[str, Any], weights: Sequence[Weight
     ):
         strong = {OTHER} | {name for each in weights for name in each.factors if each.of(name) >= STRONG}
         chances = {name: chance if name in strong else 0.0 for name, chance in weight.factors.items()}
-        yield replace(weight, factors=chances, reason="something fails, as the report says")
+        yield replace(weight, factors=chances, reason=SOMETHING_FAILS)
 
 
 def _of_topics(report: Report, prior: Odds, spoken: Sequence[ErrorMessage]) -> Iterator[Weight]:
@@ -356,7 +357,7 @@ def _possible(
         ratios = [(weight.reason, weight.of(name) / prior[name]) for weight in priors if weight.reason]
         ratios += [(weight.reason, weight.of(name) * (2 if weight.is_message else 1)) for weight in weights]
         speaks_for = tuple(reason for reason, ratio in ratios if ratio > 1.5)
-        speaks_against = tuple(reason for reason, ratio in ratios if ratio < 0.5)
+        speaks_against = tuple(r for r, ratio in ratios if ratio < 0.5 and r != SOMETHING_FAILS)
         said = {*speaks_for, *speaks_against}
         spoken = [weight for weight in (*priors, *weights) if weight.decides or weight.reason in said]
         quotes = dict.fromkeys(weight.quote for weight in spoken if weight.quote)
@@ -393,6 +394,7 @@ def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark
     for finding in findings:
         if finding.program != BUBBLEWRAP:
             name = "child" if finding.program.startswith("(") else "another-program"
+            name = "own-bubblewrap" if finding.program.endswith(BUBBLEWRAP) else name
             remarks.append(_remark(name, *finding.quotes, program=finding.program))
     audit = {line.quote: line.fields for line in report.of(AuditLine)}
     off = [s.quote for s in report.of(Setting) if (s.name, s.value, s.helped) == (RESTRICTION, "0", False)]

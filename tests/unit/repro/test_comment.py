@@ -143,3 +143,10 @@ def test_text_of_a_report_is_no_markup_in_a_comment(name: str) -> None:
     for line in lines:
         outside = re.sub("`[^`]*`", "", line)
         assert not re.search(r"<b>|(?<!\\)\||@(?=\w)", outside)
+
+
+def test_no_comment_has_a_general_failure_as_a_reason_against_a_cause() -> None:
+    text = "# It fails in docker, libseccomp2\n\nDebian 11\n\n    docker run --security-opt seccomp=x x\n"
+    lines = write(text)
+    assert any("**seccomp**" in line for line in lines)
+    assert not any("against it" in line for line in lines)
