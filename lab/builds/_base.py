@@ -168,10 +168,14 @@ class Build(ABC):
         return ()
 
     @property
+    def _parts(self) -> list[str]:
+        """Everything that decides what a guest has of this build, without its suite."""
+        return [self.name, self.version, *self.ingredients, *map(repr, self.steps())]
+
+    @property
     def digest(self) -> str:
         """A digest of everything that decides what a guest holds once this build is deployed there."""
-        parts = [self.name, self.version, *self.ingredients, *map(repr, self.steps()), *self.suite.texts()]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        return _digest(*self._parts, *self.suite.texts())
 
     @property
     def suite_folder(self) -> str:
@@ -218,8 +222,13 @@ class Build(ABC):
             source=self.source,
             suite=self.suite.name,
             files=digests,
+            digest=_digest(*self._parts),
             remarks=list(self.remarks),
         )
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 # The highest seed; the lowest is 0. Short enough to be typed.

@@ -27,6 +27,7 @@ from lab.record import AT
 
 MANIFEST = "manifest.json"
 DISK = "disk.qcow2"
+KERNEL, PACKAGES = "vmlinuz", "packages.tsv"
 # How the folder of an image begins that came from another host.
 RECEIVED = "received-"
 # An image takes about 0.2 GiB; during the build, its tree and raw disk need 2 GiB.
@@ -85,6 +86,19 @@ class ImageManifest(FailFastModel):
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @property
+    def packages_digest(self) -> str:
+        """SHA-256 of the list of its packages: two builds of one definition with the same list are alike.
+
+        Of its disk, if there is no such list.
+        """
+        return self.files[PACKAGES].sha256 if PACKAGES in self.files else self.disk_sha256
+
+    @property
+    def kernel_digest(self) -> str:
+        """SHA-256 of the kernel that a machine loads; empty if the loader on its disk chooses one."""
+        return self.files[KERNEL].sha256 if KERNEL in self.files else ""
+
+    @property
     def size(self) -> int:
         """The size of all files, in bytes."""
         return sum(file.size for file in self.files.values())
@@ -108,7 +122,7 @@ class BaseImage:
 
     @property
     def kernel(self) -> Path:
-        return self.folder / "vmlinuz"
+        return self.folder / KERNEL
 
     @property
     def has_own_kernel(self) -> bool:

@@ -348,6 +348,8 @@ class RunningLane:
         return LaneRecord(
             guest=self.lane.guest.name,
             image=self.lane.image.manifest.disk_sha256,
+            packages=self.lane.image.manifest.packages_digest,
+            kernel=self.lane.image.manifest.kernel_digest,
             omissions=list_image_omissions(self.lane.guest.image),
             fork=FORKED if any(deployed.checkpoint for deployed in self._deployed.values()) else COLD,
             network=self.lane.network,

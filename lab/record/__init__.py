@@ -12,6 +12,7 @@ from lab.record.cell import (
     Experiment,
     ExperimentPolicy,
     ExperimentTrial,
+    KeptFrom,
     RemedyOutcome,
     RemedyResult,
     RepeatResult,

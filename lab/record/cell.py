@@ -5,7 +5,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from lab.probes import Context, Facts
 from lab.record.outcome import (
@@ -263,6 +263,20 @@ class CellTrials(FrozenEntry):
     )
 
 
+class KeptFrom(FrozenEntry):
+    """The run that a result was taken over from, because nothing that decides it has changed since."""
+
+    run: PlainText = Field(description="The id of the run that ran the cell.")
+    began: AwareDatetime = Field(description="When that run began: the result is at most as old.")
+
+    def __str__(self) -> str:
+        return f"run {self.run} of {self.date}"
+
+    @property
+    def date(self) -> str:
+        return f"{self.began:%Y-%m-%d}"
+
+
 class CellHistory(FrozenEntry):
     """Where a cell was run, and what happened until it was decided."""
 
@@ -293,6 +307,10 @@ class CellHistory(FrozenEntry):
     unfinished: bool = Field(
         default=False,
         description="Whether the run ended before it had tried every remedy and change on the cell.",
+    )
+    kept: KeptFrom | None = Field(
+        default=None,
+        description="The earlier run that ran the cell, if its result was taken over. null: this run ran it.",
     )
 
     def on_lanes(self, label: Callable[[str], str]) -> "CellHistory":

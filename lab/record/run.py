@@ -54,6 +54,16 @@ class LaneRecord(Entry):
     label: str = Field(default="", description="Its name in this run, as `lane` of its cells has it.")
     host: Host | None = Field(default=None, description="What it ran on. null: as the run's `host` says.")
     image: str = Field(description="SHA-256 of the base image's disk.")
+    packages: str = Field(
+        default="",
+        description="SHA-256 of the list of the image's packages with their versions; of its disk, if the lab "
+        "did not build it and has no such list. Empty: not recorded.",
+    )
+    kernel: str = Field(
+        default="",
+        description="SHA-256 of the kernel that its machine loads. Empty: the guest's own boot loader chooses "
+        "it, or it was not recorded.",
+    )
     omissions: list[Omission] = Field(
         default_factory=list,
         description="What its guest lacks beside a fresh installation of the distribution. Empty for a "
@@ -130,6 +140,10 @@ class BuildRecord(Entry):
         default="", description="The suite that is run against it. Empty: that was not recorded."
     )
     files: dict[str, str] = Field(default_factory=dict)
+    digest: str = Field(
+        default="",
+        description="SHA-256 of what decides what a guest has of it, without its suite. Empty: not recorded.",
+    )
     remarks: Texts = Field(
         default_factory=list,
         description="What the user must know about it, such as tests that its suite names and it lacks.",

@@ -19,11 +19,11 @@ from lab.base.paths import Paths
 from lab.builds import wheels
 from lab.catalog import Catalog, DebianImage, Firmware
 from lab.images import debian, store
-from lab.images.store import BaseImage
+from lab.images.store import DISK, BaseImage, ImageManifest, StoredFile
 from lab.lane import upkeep
 from lab.record import LaneRecord
 from tests.builders.cells import cell
-from tests.builders.guests import TwoLabs, make_disk
+from tests.builders.guests import TwoLabs, base_image, make_disk
 from tests.builders.mirror import Mirror, pin
 from tests.builders.runs import run_of
 
@@ -370,3 +370,17 @@ def test_while_guests_run_nothing_is_pruned(paths: Paths, definitions: Catalog, 
 def test_an_empty_store_is_well_and_has_nothing_to_prune(paths: Paths, definitions: Catalog) -> None:
     assert (list(upkeep.verify_images(paths)), removed(paths, definitions)) == ([], set())
     assert not paths.cache.exists()
+
+
+def test_two_builds_with_the_same_packages_are_alike_whatever_their_disks_hold() -> None:
+    def manifest(disk: str, **lists: str) -> ImageManifest:
+        files = {DISK: disk, "vmlinuz": "b" * 64} | {f"{name}.tsv": digest for name, digest in lists.items()}
+        stored = {name: StoredFile(sha256=sha256, size=1, modified_ns=1) for name, sha256 in files.items()}
+        return base_image(Path("x")).manifest.model_copy(update={"disk_sha256": disk, "files": stored})
+
+    first, again = (manifest(disk * 64, packages="a" * 64) for disk in "12")
+    assert first.packages_digest == again.packages_digest == "a" * 64
+    assert first.kernel_digest == "b" * 64
+    # Of another image nobody has a list: only the same disk is the same image.
+    assert manifest("3" * 64).packages_digest == "3" * 64
+    assert base_image(Path("x")).manifest.kernel_digest == ""
