@@ -93,7 +93,7 @@ def merge_shards(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, part
         merged=infos,
     )
     with _whole_or_absent(folder), explain_full_disk(folder, A_RUN):
-        copied = [_take(folder, cells[c.name][0], c) if c.name in cells else c for c in results]
+        copied = [copy_evidence(folder, cells[c.name][0], c) if c.name in cells else c for c in results]
         run = RunResult(run=info, cells=copied)
         run.write(folder)
     return run
@@ -170,8 +170,8 @@ def _join(shards: Sequence[tuple[Path, RunResult]]) -> JoinedShards:
     return JoinedShards(digests, list(records.values()), lanes, cells)
 
 
-def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
-    """Copy the evidence of a cell, but nothing that is no file of the shard's own.
+def copy_evidence(folder: Path, source: Path, cell: CellResult) -> CellResult:
+    """Copy the evidence of a cell from the run in `source`, but nothing that is no file of that run's own.
 
     Raises UsageError for evidence outside of the cell's folder.
     """

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +60,14 @@ class Source:
         """Return the record of a build; a run has one of each build that its cells have."""
         return next(build for build in self.run.run.builds if build.name == name)
 
+    def ran_by(self, cell: CellResult) -> str:
+        """Return the id of the run that ran a cell: this one, or that which the result is kept from."""
+        return cell.history.kept.run if cell.history.kept else self.id
+
+    def began(self, cell: CellResult) -> datetime:
+        """Return when that run began."""
+        return cell.history.kept.began if cell.history.kept else self.run.run.started
+
 
 @dataclass(frozen=True)
 class NewestResult:
@@ -80,6 +89,11 @@ class NewestResult:
     @property
     def page(self) -> str:
         return format_cell_page(self.identity)
+
+    @property
+    def began(self) -> datetime:
+        """When the run began that ran the cell."""
+        return self.source.began(self.cell)
 
     @cached_property
     def finished(self) -> FinishedCell:
@@ -154,7 +168,12 @@ def choose_newest_results(sources: Sequence[Source]) -> Results:
         folders[source.id] = source.folder
     newest_first = tuple(sorted(sources, key=lambda source: source.run.run.started, reverse=True))
     pairs = [(cell, source) for source in newest_first for cell in source.run.cells]
-    of_cells = group_values((identify_cell(cell), (cell, source)) for cell, source in pairs)
+    # A result that later runs took over is shown once: of the run that ran it, if that is one of these.
+    pairs.sort(key=lambda pair: (pair[1].began(pair[0]), pair[0].history.kept is None), reverse=True)
+    once: dict[tuple[Identity, str], tuple[CellResult, Source]] = {}
+    for cell, source in pairs:
+        once.setdefault((identify_cell(cell), source.ran_by(cell)), (cell, source))
+    of_cells = group_values((identity, result) for (identity, _), result in once.items())
     newest = {}
     for key, results in sorted(of_cells.items()):
         ran = (number for number, (cell, _) in enumerate(results) if not cell.lacked_guest)

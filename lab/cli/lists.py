@@ -102,15 +102,18 @@ def list_command(kind: str, as_json: bool) -> int:
     return 0
 
 
-def print_cells(cells: Sequence[plan.Cell], options: RunOptions) -> None:
-    """Print cells, each with its expected status, the reason, and the command that runs it alone."""
-    rows = [["guest", "variant", "build", "expected", "because", "again"]]
-    for cell in cells:
+def print_cells(cells: Sequence[plan.Cell], options: RunOptions, since: Sequence[str] = ()) -> None:
+    """Print cells, each with its expected status, the reason, and the command that runs it alone.
+
+    `since` says of each cell whether the result of an earlier run stands for it; empty: nobody asked.
+    """
+    rows = [["guest", "variant", "build", "expected", "because", "since", "again"]]
+    for number, cell in enumerate(cells):
         expected = f"{cell.expected.status} {cell.expected.cause or ''}".strip()
         names = [cell.guest.name, cell.variant.name, cell.build.name]
-        rows.append([*names, expected, cell.because, cell.rerun(options)])
+        rows.append([*names, expected, cell.because, since[number] if since else "", cell.rerun(options)])
     several, reasons = len({cell.build for cell in cells}) > 1, any(cell.because for cell in cells)
-    columns = [True, True, several, True, reasons, True]
+    columns = [True, True, several, True, reasons, bool(since), True]
     output.print_rows([list(compress(row, columns)) for row in rows])
     # Not on standard output, which is the table alone.
     guests = list(dict.fromkeys(cell.guest.name for cell in cells))

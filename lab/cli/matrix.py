@@ -27,6 +27,7 @@ from lab.run import live, scheduler, start
 from lab.run.live import open_log
 from lab.run.priority import OVER_BUDGET, Budget, describe_rest, read_history
 from lab.run.request import Request
+from lab.run.reuse import EarlierRun, describe_judgements, read_earlier
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,14 @@ class Matrix(Request):
         "TIME",
         type=parse_duration,
     )
+    since: str | None = make_option(
+        "Take over what this run did in each cell whose build, suite, guest, variant and lab's code are still "
+        "the same, and run the others. With --list: say for each cell which it is.",
+        "RUN",
+    )
+    fresh: float | None = make_option(
+        "With --since: run again what is older, such as 12h or 7d.", "TIME", type=parse_duration
+    )
     hosts: Path | None = make_option(
         "Run the cells on the hosts of this inventory, a TOML file: a worker is started over SSH on each.",
         "FILE",
@@ -81,6 +90,14 @@ class Matrix(Request):
     verbose: bool = make_flag(options.EACH_STEP)
 
 
+# Why each of these makes no sense beside --since.
+AGAINST_SINCE = {
+    "--resume": "a resumed run keeps its own results",
+    "--cold": "it is the control of forked cells, and runs each cell by itself",
+    "--predict": "it runs no suite",
+}
+LEAVE_OUT = "leave one of them out"
+
 # What a run is made of cannot be changed when it is resumed; the builds are those it has.
 FIXED = {field.name for field in fields(Request)} - {"builds"} | {"folder"}
 
@@ -100,6 +117,7 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
         notices.listener = None
     hosts = _hosts(request)
     budget = None if request.within is None else Budget(request.within, read_history(lab.paths.runs))
+    earlier_run = _read_earlier_run(lab, request)
     definitions = catalog.load_catalog()
     gate_options = GateOptions.read(lab.paths, request.gate, request.gate_build, request.expect)
     if not request.only_list and hosts is None:
@@ -111,12 +129,19 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
             request = replace(request, builds=stored)
         request = replace(request, builds=gate_options.builds(request.builds, request.suite))
         if request.only_list:
+            if earlier_run and not request.builds:  # A result stands for one release, so it has to be known.
+                request = replace(request, builds=[str(builds.resolve_build(None).argument)])
             cells, run_options = start.preview_run(request, definitions)
-            lists.print_cells(budget.order(cells) if budget else cells, run_options)
+            cells = budget.order(cells) if budget else cells
+            digests = start.compute_digests(cells, run_options) if earlier_run else {}
+            judged = earlier_run.judge(cells, digests, run_options) if earlier_run else []
+            lists.print_cells(cells, run_options, [each.reason for each in judged])
             return 0
         command = shlex.join(["lab", *sys.argv[1:]])
         planned = start.plan_run(request, definitions, lab.paths, request.folder, command)
         planned_gate = gate_options.plan(planned)
+        if earlier_run:
+            planned = _keep_unchanged(earlier_run, planned, quiet=request.quiet)
     else:
         _refuse_other_options()
         source = find_folder(lab.paths.runs, request.resume).resolve()
@@ -168,6 +193,30 @@ def _hosts(request: Matrix) -> inventory.Inventory | None:
             hint="leave one of them out, or split the plan with --shard",
         )
     return inventory.load_inventory(request.hosts)
+
+
+def _read_earlier_run(lab: options.Lab, request: Matrix) -> EarlierRun | None:
+    """Read the run that --since names. Raises UsageError."""
+    if request.since is None:
+        if request.fresh is not None:
+            raise UsageError(
+                "--fresh says how old results of --since may be, and there is none",
+                hint="add --since RUN, or leave it out",
+            )
+        return None
+    others = {"--resume": request.resume, "--cold": request.cold, "--predict": request.predict}
+    if wrong := next((name for name, is_set in others.items() if is_set), None):
+        raise UsageError(f"--since and {wrong} contradict each other: {AGAINST_SINCE[wrong]}", hint=LEAVE_OUT)
+    return read_earlier(find_folder(lab.paths.runs, request.since).resolve(), lab.paths, request.fresh)
+
+
+def _keep_unchanged(earlier: EarlierRun, planned: PlannedRun, *, quiet: bool) -> PlannedRun:
+    """Take over what stands of an earlier run, and say why the other cells are run."""
+    judged = earlier.judge(planned.cells, planned.info.definitions, planned.info.options)
+    if not quiet:
+        for line in describe_judgements(judged):
+            output.print_line(line)
+    return earlier.keep(planned, judged)
 
 
 def _run(

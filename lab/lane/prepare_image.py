@@ -195,13 +195,13 @@ def find_prepared_image(paths: Paths, guest: Guest, image: BaseImage) -> BaseIma
     return replace(prepared, firmware=image.firmware)
 
 
-def is_ready(paths: Paths, guest: Guest) -> bool:
-    """Whether the guest's lanes can start at once."""
+def find_ready_image(paths: Paths, guest: Guest) -> BaseImage | None:
+    """Return the image that the guest's lanes can start from at once, if there is one."""
     try:
         image = store.find_image(paths, guest)
-        return image is not None and find_prepared_image(paths, guest, image) is not None
+        return find_prepared_image(paths, guest, image) if image else None
     except LabError:  # A prepared image that was changed: whoever needs it says so.
-        return False
+        return None
 
 
 def explain_absent_images(paths: Paths, guests: Iterable[Guest], *, offline: bool) -> dict[str, str]:
@@ -217,7 +217,7 @@ def explain_absent_images(paths: Paths, guests: Iterable[Guest], *, offline: boo
         is_stored = store.find_image(paths, guest) is not None
         if offline:
             # Preparing an image needs a network, too.
-            if not is_ready(paths, guest):
+            if find_ready_image(paths, guest) is None:
                 reasons[guest.name] = OFFLINE[is_stored]
         elif not is_stored and isinstance(guest.image, CloudImage):
             if unpinned := cloud.explain_unpinned(guest.image):

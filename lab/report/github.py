@@ -50,9 +50,8 @@ def list_annotations(run: RunResult) -> list[str]:
             notes["warning" if status.could_not_run else "error"].append((section.title, _text(section)))
     missing = table.list_left_out(run, [Status.NOT_RUN])
     notes["warning"] += [("cells were not run", line) for line in missing]
-    notes["notice"].append(
-        (table.describe_run(run), table.count_statuses(run.cells) or "this run has no cells")
-    )
+    told = [table.count_statuses(run.cells) or "this run has no cells", *table.list_kept(run)]
+    notes["notice"].append((table.describe_run(run), "\n".join(told)))
     commands = []
     for kind, of_kind in notes.items():
         if (more := len(of_kind) - MOST) > 0:

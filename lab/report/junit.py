@@ -49,7 +49,8 @@ def render_junit(run: RunResult) -> str:
 
 def _suite(run: RunResult, cell: CellResult, *, several: bool) -> TestSuite:
     suite = TestSuite(_name(table.name_cell(cell)))
-    suite.timestamp = run.run.started.isoformat(timespec="seconds")
+    kept = cell.history.kept
+    suite.timestamp = (kept.began if kept else run.run.started).isoformat(timespec="seconds")
     properties = {
         "guest": cell.guest,
         "variant": cell.variant,
@@ -60,6 +61,7 @@ def _suite(run: RunResult, cell: CellResult, *, several: bool) -> TestSuite:
         "evidence": str(cell.folder) if cell.evidence else "",
         "load": ", ".join(cell.suite.stress),
         "rerun": cell.rerun,
+        "kept from": str(kept or ""),
     }
     for name, value in properties.items():
         if value:

@@ -46,7 +46,7 @@ def render_run(run: RunResult, folder: Path | None = None, *, linked: bool = Tru
         next_step=run_notes.describe_next_step(run, folder) if folder else "",
         headings=list(table.label_columns_of(run).values()),
         rows=table.arrange_rows(run),
-        left_out=table.list_left_out(run),
+        left_out=[*table.list_left_out(run), *table.list_kept(run)],
         coverage=run_notes.describe_coverage(run.cells),
         format_kernel=table.format_kernel,
         format_square=table.format_square,

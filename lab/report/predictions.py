@@ -60,5 +60,6 @@ def score_predictions(cells: Iterable[tuple[CellResult, str]]) -> PredictionScor
 
 
 def score_run(run: RunResult) -> PredictionScore:
+    """Score the predictions of the cells that a run ran itself."""
     suites = {build.name: build.suite for build in run.run.builds}
-    return score_predictions((cell, suites.get(cell.build, "")) for cell in run.cells)
+    return score_predictions((cell, suites.get(cell.build, "")) for cell in run.cells if not cell.history.kept)

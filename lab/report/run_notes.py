@@ -183,13 +183,16 @@ def describe_time(run: RunResult) -> str:
     Empty, too, if it ran nothing.
     """
     info = run.run
-    hosts = name_hosts(info)
+    # The lanes of kept cells are those of an earlier run.
+    kept = {cell.history.lane for cell in run.cells if cell.history.kept}
+    lanes = [lane for lane in info.lanes if lane.label not in kept]
+    hosts = name_hosts(info.with_values(lanes=lanes))
     if info.finished is None or info.resumed or info.merged or not hosts:
         return ""
     wall = (info.finished - info.started).total_seconds()
     took, busy = (
         str(timedelta(seconds=round(seconds)))
-        for seconds in (wall, sum(lane.processor_seconds or 0.0 for lane in info.lanes))
+        for seconds in (wall, sum(lane.processor_seconds or 0.0 for lane in lanes))
     )
     processors = sum(host.cpus for host in hosts)
     return f"the run took {took}; its guests kept the processors busy for {busy} of {processors} x {took}"

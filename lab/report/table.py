@@ -51,7 +51,10 @@ def format_square(cell: CellResult | None) -> str:
 
 @notices.guard_text
 def format_note(cell: CellResult) -> str:
-    """Return what is said beside a cell's status: the cause, or how many repeats passed, and the retries."""
+    """Return what is said beside a cell's status: the cause, or how many repeats passed, and the retries.
+
+    And when it ran, if that was in an earlier run.
+    """
     parts = []
     if cell.status is Status.NOT_RUN and cell.prediction:
         parts.append(str(cell.prediction))
@@ -62,6 +65,8 @@ def format_note(cell: CellResult) -> str:
         parts.append(f"{sum(not repeat.failed for repeat in completed)}/{len(completed)}")
     if cell.history.retried:
         parts.append(f"(try {len(cell.history.retried) + 1})")
+    if cell.history.kept:
+        parts.append(f"kept {cell.history.kept.date}")
     return " ".join(parts)
 
 
@@ -76,6 +81,15 @@ def list_left_out(run: RunResult, statuses: Collection[Status] = LEFT_OUT) -> li
         (f"{cell.status}{_format_reason(cell)}", cell) for cell in run.cells if cell.status in statuses
     )
     return [f"{reason}: {list_cells(run, cells)}" for reason, cells in by_reason.items()]
+
+
+def list_kept(run: RunResult) -> list[str]:
+    """Return one line for each earlier run that results were taken over from, with the cells concerned."""
+    by_origin = group_values((str(cell.history.kept), cell) for cell in run.cells if cell.history.kept)
+    return [
+        f"kept from {join_lines(origin)}, unchanged since: {list_cells(run, cells)}"
+        for origin, cells in by_origin.items()
+    ]
 
 
 def list_cells(run: RunResult, cells: Iterable[CellResult]) -> str:

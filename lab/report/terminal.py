@@ -35,7 +35,7 @@ def print_summary(console: Console, run: RunResult, folder: Path) -> None:
     for part in lay_out_tables(["kernel", *table.label_columns_of(run).values()], rows, console.width):
         console.print()
         console.print(part)
-    if lines := table.list_left_out(run):
+    if lines := [*table.list_left_out(run), *table.list_kept(run)]:
         console.print()
         for line in lines:
             print_plain(console, line, "dim")

@@ -1,16 +1,14 @@
 """Runs on disk: what each is, its deletion, one of its cells looked at again, and shards joined to one run."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab import builds
-from lab.base.errors import LabError, UsageError, make_unknown_name_error
+from lab.base.errors import UsageError, make_unknown_name_error
 from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.catalog import Catalog
-from lab.images import store
 from lab.lane import prepare_image
 from lab.plan import Cell
 from lab.record import (
@@ -71,12 +69,9 @@ def find_cell(
         )
     warnings = [f"changed since run {run.run.id}: {', '.join(changed)}"] if changed else []
     earlier_images = {lane.image for lane in run.run.lanes if lane.guest == cell.guest.name}
-    # Whoever needs an image that cannot be read says what is wrong with it.
-    with suppress(LabError):
-        image = store.find_image(paths, cell.guest)
-        ready = prepare_image.find_prepared_image(paths, cell.guest, image) if image else None
-        if ready and earlier_images and ready.manifest.disk_sha256 not in earlier_images:
-            warnings.append(f"{cell.guest.name} has another image now than in run {run.run.id}")
+    ready = prepare_image.find_ready_image(paths, cell.guest)
+    if ready and earlier_images and ready.manifest.disk_sha256 not in earlier_images:
+        warnings.append(f"{cell.guest.name} has another image now than in run {run.run.id}")
     return RecordedCell(cell, result, own_rootfs, warnings)
 
 

@@ -95,7 +95,7 @@ def test_offline_no_server_is_asked(lab: Lab, image: BaseImage, monkeypatch: pyt
     monkeypatch.setattr(download, "find_unreachable_hosts", never)
     monkeypatch.setattr(store, "ensure_image", never)
     monkeypatch.setattr(store, "find_image", lambda _paths, guest: image if guest.name == "fedora-44" else None)
-    monkeypatch.setattr(prepare_image, "is_ready", lambda _paths, _guest: False)
+    monkeypatch.setattr(prepare_image, "find_ready_image", lambda _paths, _guest: None)
     run = lab.run(guests=["debian-13", *CLOUD[:2]], variants=["stock"], offline=True)
     assert [cell.reason for cell in run.cells] == [
         "image not available: it is not in the store, and --offline forbids fetching it",
@@ -106,7 +106,9 @@ def test_offline_no_server_is_asked(lab: Lab, image: BaseImage, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("offline", [True, False])
-def test_no_server_is_asked_for_what_is_here(lab: Lab, monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
-    monkeypatch.setattr(prepare_image, "is_ready", lambda _paths, _guest: offline)
+def test_no_server_is_asked_for_what_is_here(
+    lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    monkeypatch.setattr(prepare_image, "find_ready_image", lambda _paths, _guest: image if offline else None)
     monkeypatch.setattr(download, "find_unreachable_hosts", never)
     assert statuses(lab.run(offline=offline)) == PASSED

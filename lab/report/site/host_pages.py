@@ -143,7 +143,7 @@ def versions(source: Source, cell: CellResult, newest: Results) -> dict[str, str
     hosts = info.hosts(cell.guest, cell.history.lane)
     if machines := dict.fromkeys(f"QEMU {host.qemu}, {host.acceleration}" for host in hosts):
         about["virtual machine"] = " / ".join(machines)
-    return about | {"tested on": f"{info.started:%Y-%m-%d}", "run": source.id}
+    return about | {"tested on": f"{source.began(cell):%Y-%m-%d}", "run": source.ran_by(cell)}
 
 
 def verified_with(answer: CellAnswer, cure: CellTrial) -> str:

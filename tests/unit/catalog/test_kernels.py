@@ -565,7 +565,7 @@ def test_a_stored_image_with_another_kernel_is_found_by_its_guest_alone(paths: P
     image = put_image(paths, guest)
     assert store.find_image(paths, guest) == image
     assert store.find_image(paths, KNOWN.guest("debian-13")) is None
-    assert prepare_image.is_ready(paths, guest)
+    assert prepare_image.find_ready_image(paths, guest)
     # It says nothing about this host.
     assert store.find_any_image(paths) is None
     assert not image.has_own_kernel

@@ -102,7 +102,7 @@ def test_what_another_host_prepared_will_do(tmp_path: Path, monkeypatch: pytest.
     only = store.find_image(here, named)
     assert only == received
     assert prepare_image.find_prepared_image(here, named, only) == received
-    assert prepare_image.is_ready(here, named)
+    assert prepare_image.find_ready_image(here, named)
     # This host's own comes first from the time at which there is one.
     own = put_prepared(here, GUEST, base, kib=640)
     again = prepare_image.find_prepared_image(here, GUEST, base)
