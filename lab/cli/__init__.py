@@ -40,7 +40,7 @@ MODULES = {
     "guests": "attach copy exec shell",
     "host": "clean doctor",
     "images": "images",
-    "lists": "completion list remedies",
+    "lists": "completion help list remedies",
     "matrix": "matrix",
     "reports": "merge publish report runs",
     "repro": "repro",
@@ -48,7 +48,7 @@ MODULES = {
 COMMANDS = {name: module for module, names in MODULES.items() for name in names.split()}
 # The commands whose only product is what they print, and the options that make others such commands. The exit
 # status of all others says what they did or decided, whether anybody reads what they print or not.
-PRINTING = re.compile("compare|completion|images list|list|probe|remedies( show)?|report|runs")
+PRINTING = re.compile("compare|completion|help|images list|list|probe|remedies( show)?|report|runs")
 PRINTING_OPTIONS = {"-h", "--help", "--list", "--dry-run", "--text-only"}
 OUTPUT_HINT = "run it again with a standard output that is open and has space; lab report shows a run again"
 # A host of a run on several hosts starts this one; nobody else needs to know it.

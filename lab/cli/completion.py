@@ -95,6 +95,10 @@ def _none(_context: click.Context) -> list[str]:
     return []
 
 
+def _commands(_context: click.Context) -> list[str]:
+    return sorted(make_stand_ins().commands)
+
+
 def _defined_in(folder: Path) -> Callable[[click.Context], list[str]]:
     """The names of definitions, which are those of their files."""
     return lambda _context: [file.stem for file in sorted(folder.glob("*.toml"))]
@@ -134,6 +138,7 @@ def _kept_paths(context: click.Context) -> list[str]:
 # What is offered for a value, by the word that stands for it in the help; without any, paths of this kind.
 OFFERED: dict[str, tuple[Callable[[click.Context], Iterable[str]], str]] = {
     **dict.fromkeys(("GUEST", "GUESTS"), (_guests, "")),
+    "COMMAND": (_commands, ""),
     "VARIANT": (_defined_in(find_definitions() / "cloud-init" / "variants"), ""),
     "SET|FILE": (_defined_in(find_definitions() / "images" / "sets"), "file"),
     "REMEDY": (_defined_in(PACKAGE / "remedies"), ""),

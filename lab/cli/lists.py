@@ -1,4 +1,4 @@
-"""What the lab knows: guests, variants, causes, sets, suites, remedies; and completion of names."""
+"""What the lab knows: guests, variants, causes, sets, suites, remedies; help, and completion of names."""
 
 import textwrap
 from collections.abc import Sequence
@@ -181,6 +181,23 @@ def remedies_show(name: str, script: bool) -> int:
         output.print_line(remedy.run.example.strip())
     if remedy.host is not None:
         output.print_line(f"{remedy.host.apply.strip()}\n\nas a script: lab remedies show {name} --script")
+    return 0
+
+
+@click.command("help")
+@click.argument("words", metavar="[COMMAND]...", nargs=-1)
+@click.pass_context
+def help_command(context: click.Context, words: Sequence[str]) -> int:
+    """Print the help of a command, as its option --help does."""
+    shown = context.find_root()
+    for place, word in enumerate(words):
+        group = shown.command
+        below = group.get_command(shown, word) if isinstance(group, click.Group) else None
+        if below is None:
+            path = " ".join(("lab", *words[:place]))
+            raise UsageError(f"{path} has no command {word}", hint=f"{path} --help")
+        shown = click.Context(below, parent=shown, info_name=word)
+    click.echo(shown.get_help())
     return 0
 
 

@@ -25,7 +25,16 @@ def test_the_licence_is_the_text_of_apache_and_each_file_names_it() -> None:
     assert read_yaml(ROOT / "CITATION.cff")["license"] == "Apache-2.0"
 
 
-@pytest.mark.parametrize(("file", "schema"), [("CITATION.cff", "citation-file-format")])
+@pytest.mark.parametrize(
+    ("file", "schema"),
+    [
+        ("CITATION.cff", "citation-file-format"),
+        (".github/dependabot.yml", "dependabot"),
+        (".github/ISSUE_TEMPLATE/bug.yml", "github-issue-forms"),
+        (".github/ISSUE_TEMPLATE/host.yml", "github-issue-forms"),
+        (".github/ISSUE_TEMPLATE/config.yml", "github-issue-config"),
+    ],
+)
 def test_what_others_read_is_valid_by_their_schema(file: str, schema: str) -> None:
     command = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""The workflows in docs/examples/ and the action: valid, safe, and each of their parts fits the others."""
+"""The action, the workflows in docs/examples/ and the project's own: valid, safe, and their parts fit."""
 
 import json
 import re
@@ -16,10 +16,11 @@ from tests.builders.workflows import list_needs, read_yaml
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / "action.yml"
 WORKFLOWS = sorted((ROOT / "docs" / "examples").glob("*.yml"))
+OWN = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 each_workflow = pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: str(file.stem))
-each_file = pytest.mark.parametrize("file", [ACTION, *WORKFLOWS], ids=lambda file: str(file.stem))
+each_file = pytest.mark.parametrize("file", [ACTION, *WORKFLOWS, *OWN], ids=lambda file: str(file.stem))
 
 
 def list_steps(file: Path) -> list[dict[str, Any]]:
@@ -43,12 +44,16 @@ def test_zizmor_finds_nothing(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for file in WORKFLOWS:
         (folder / file.name).write_text(file.read_text().replace("COMMIT", COMMIT))
+    shutil.copytree(ROOT / ".github", tmp_path / ".github", dirs_exist_ok=True)
     shutil.copy(ACTION, tmp_path)
     zizmor = Path(sys.executable).with_name("zizmor")
     done = subprocess.run([zizmor, "--offline", tmp_path], capture_output=True, text=True, check=False)
     assert (done.returncode, "No findings to report" in done.stdout) == (0, True), done.stdout
     ignored = [
-        line for file in [ACTION, *WORKFLOWS] for line in file.read_text().splitlines() if "zizmor" in line
+        line
+        for file in [ACTION, *WORKFLOWS, *OWN]
+        for line in file.read_text().splitlines()
+        if "zizmor" in line
     ]
     assert all(re.search(r"# zizmor: ignore\[[a-z-]+\] \w+", line) for line in ignored)
 
@@ -59,17 +64,25 @@ def test_no_expression_is_part_of_a_program(file: Path) -> None:
     assert [program for program in programs if "${{" in program] == []
 
 
+def list_actions(file: Path) -> list[str]:
+    """What a file uses of other repositories but the lab, with the comments."""
+    lines = [line.partition("uses: ")[2] for line in file.read_text().splitlines() if " uses: " in line]
+    return [line for line in lines if not line.startswith(("OWNER/boxlite-lab@COMMIT", "./", "$/"))]
+
+
 @each_file
 def test_each_action_is_pinned_by_its_digest_and_names_its_release(file: Path) -> None:
-    lines = [line.partition("uses: ")[2] for line in file.read_text().splitlines() if " uses: " in line]
-    lines = [line for line in lines if not line.startswith(("OWNER/boxlite-lab@COMMIT", "./"))]
+    lines = list_actions(file)
     assert lines
     for line in lines:
         assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
-    # One release of each.
-    assert len({line.partition("@")[2] for line in lines}) == len(
-        {line.split("@")[0].split("/")[1] for line in lines}
-    )
+
+
+def test_one_release_of_each_action_is_used_everywhere() -> None:
+    lines = {line for file in [ACTION, *WORKFLOWS, *OWN] for line in list_actions(file)}
+    # Two of the actions are parts of one repository.
+    releases = {(*line.partition("@")[0].split("/")[:2], line.partition("@")[2]) for line in lines}
+    assert len(releases) == len({release[:2] for release in releases})
 
 
 @each_workflow
@@ -124,3 +137,23 @@ def test_shards_are_as_many_as_guests_and_a_lost_one_is_made_good(file: Path) ->
     assert gate["timeout-minutes"] > jobs["shard"]["timeout-minutes"]
     [given] = [step["with"] for step in gate["steps"] if "merge" in step.get("with", {})]
     assert given["resume"] == "true"
+
+
+def test_a_release_publishes_the_files_that_were_built_once_and_tried() -> None:
+    jobs = read_yaml(ROOT / ".github" / "workflows" / "release.yml")["jobs"]
+    assert {name: sorted(list_needs(job)) for name, job in jobs.items()} == {
+        "tests": [],
+        "build": [],
+        "try": ["build"],
+        "publish": ["tests", "try"],
+    }
+    built = [name for name, job in jobs.items() if "hatchling build" in json.dumps(job)]
+    assert built == ["build"]
+    # Who may publish runs no program, and no other job may.
+    assert [name for name, job in jobs.items() if "id-token" in job["permissions"]] == ["publish"]
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+    assert [step["uses"].partition("@")[0] for step in jobs["publish"]["steps"]] == [
+        "actions/download-artifact",
+        "pypa/gh-action-pypi-publish",
+    ]
+    assert jobs["try"]["strategy"]["matrix"] == {"file": ["*.whl", "*.tar.gz"], "extra": ["", "run"]}

@@ -57,6 +57,8 @@ pytestmark = pytest.mark.usefixtures("releases", "home")
             "jailer-off changes how boxlite is run, not the host",
         ),
         (["report", "yesterday"], 2, "no run 'yesterday'"),
+        (["help", "images", "paint"], 2, "lab images has no command paint\n  next: lab images --help"),
+        (["help", "matrix", "build"], 2, "lab matrix has no command build\n  next: lab matrix --help"),
         (["report", "yesterday", "--format", "pdf"], 2, "'pdf' is not one of 'table', 'markdown', 'html'"),
         (["matrix", "--resume", "yesterday"], 2, "no run 'yesterday'"),
         (["merge", "yesterday"], 2, "no run 'yesterday'"),
@@ -334,6 +336,11 @@ def test_the_doctor_names_what_other_guests_need(run_lab: RunLab, monkeypatch: p
     assert lines[where].split(maxsplit=3)[1:] == ["not", "needed", "gpgv is not installed"]
     assert "fedora-43" in lines[where + 1]
     run_lab(2, "doctor", "-g", "debain-13")
+
+
+@pytest.mark.parametrize("command", ["", "matrix", "images build"])
+def test_help_is_a_command_as_well_as_an_option(run_lab: RunLab, command: str) -> None:
+    assert run_lab(0, "help", *command.split()) == run_lab(0, *command.split(), "--help")
 
 
 @pytest.mark.parametrize(("given", "kept"), [(0o000, 0o022), (0o002, 0o022), (0o022, 0o022), (0o077, 0o077)])

@@ -83,7 +83,7 @@ print(sorted({{"pydantic", "rich", "libvirt", "paramiko", "lab.catalog", "lab.ru
         (["check ./+", "repro ./+", f"expect {OLDEST} -o ./+", "matrix --hosts ./+"], ["<file>"]),
         (["publish -o ./+", "matrix --rootfs ./+"], ["<dir>"]),
         # Commands, options and choices.
-        ([""], sorted(cli.COMMANDS)),
+        (["", "help"], sorted(cli.COMMANDS)),
         (["re+"], ["remedies", "report", "repro"]),
         (["--v+"], ["--version"]),
         (["completion"], list(SHELLS)),

@@ -2,9 +2,6 @@
 
 import os
 import subprocess
-import sys
-import sysconfig
-from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -12,11 +9,10 @@ import pytest
 from lab.base.paths import PACKAGE
 from lab.cli import COMMANDS, RUN_LIBRARIES
 from tests.builders.cells import cell
+from tests.builders.environments import EXTRA, make_environment
 from tests.builders.report_texts import PROBE
 from tests.builders.runs import run_of, runs_of_shards
 
-# What the extra brings, with what only that needs.
-DISTRIBUTIONS = ("libvirt-python", "paramiko", "fabric", "invoke", "pycdlib")
 # Each with the exit status that it has here, and some words that it prints.
 READING = {
     "report a": (0, "2 pass"),
@@ -37,14 +33,7 @@ READING = {
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment that has all that this one has, but for the extra."""
-    folder = tmp_path_factory.mktemp("reading") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    [packages] = folder.glob("lib/python*/site-packages")
-    lacking = {Path(str(file)).parts[0] for name in DISTRIBUTIONS for file in distribution(name).files or ()}
-    for entry in Path(sysconfig.get_path("platlib")).iterdir():
-        if entry.name not in lacking and not (packages / entry.name).exists():
-            (packages / entry.name).symlink_to(entry)
-    return folder / "bin" / "python"
+    return make_environment(tmp_path_factory.mktemp("reading") / "venv", EXTRA)
 
 
 def test_the_environment_lacks_what_only_running_needs(python: Path) -> None:
@@ -81,7 +70,7 @@ def test_results_are_read_without_what_runs_them(python: Path, home: Path, comma
 
 
 def test_each_command_reads_or_says_what_to_install(python: Path, home: Path) -> None:
-    reading = {command.split()[0] for command in READING} | {"completion", "remedies"}
+    reading = {command.split()[0] for command in READING} | {"completion", "help", "remedies"}
     running = {"doctor": "", "clean": "", "images": "list", "attach": "", "copy": "a b", "exec": "debian-13"}
     running |= {"shell": "debian-13", "matrix": "--list"}
     assert reading | running.keys() == COMMANDS.keys()
