@@ -39,6 +39,10 @@ class CellOnSide(Entry):
 
     status: Status
     cause: str | None = None
+    kept: str = Field(
+        default="",
+        description="The earlier run that the result was taken over from; empty: its own run ran it.",
+    )
 
     def __str__(self) -> str:
         return " ".join(filter(None, [self.status, self.cause]))
@@ -179,8 +183,8 @@ def _compare_cell(old_build: BuildResults, new_build: BuildResults, guest: str, 
         variant=variant,
         difference=difference,
         reason=reason,
-        old=CellOnSide(status=old.status, cause=old.cause) if old else None,
-        new=CellOnSide(status=new.status, cause=new.cause) if new else None,
+        old=CellOnSide(status=old.status, cause=old.cause, kept=old.kept) if old else None,
+        new=CellOnSide(status=new.status, cause=new.cause, kept=new.kept) if new else None,
         tests=tests,
         protection=weaker,
         environment=changes,

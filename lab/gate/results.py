@@ -122,7 +122,8 @@ class CellSummary:
     """What one cell did. Tests and cause of a flaky cell change from run to run, so they are left out.
 
     `protection` has the words that the box of each test is compared by, as far as they are known. `reason`,
-    `evidence` (a folder) and `rerun` are known for cells of a run only.
+    `evidence` (a folder) and `rerun` are known for cells of a run only. `kept` names the earlier run that the
+    result is from, if it was taken over.
     """
 
     guest: str
@@ -135,6 +136,7 @@ class CellSummary:
     reason: str = ""
     evidence: Path | None = None
     rerun: str = ""
+    kept: str = ""
 
     @property
     def identity(self) -> Identity:
@@ -258,4 +260,5 @@ def _summary(cell: CellResult, run: RunResult, folder: Path) -> CellSummary:
         reason=join_lines(cell.reason),
         evidence=folder / cell.folder if cell.evidence else None,
         rerun=join_lines(cell.rerun),
+        kept=join_lines(str(cell.history.kept or "")),
     )

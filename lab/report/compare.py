@@ -68,6 +68,7 @@ def _values(comparison: Comparison, decision: Decision | None) -> dict[str, Any]
         ],
         "different, does not block": [heading(cell) for cell in comparison.of(*NOT_BLOCKING)],
         "environment changed, does not block": environment(comparison),
+        "kept from an earlier run, compared like all others": kept(comparison),
     }
     not_asked = [cell for cell in comparison.of(Difference.VANISHED) if decision and cell.new is None]
     return {
@@ -145,6 +146,27 @@ def environment(comparison: Comparison) -> list[str]:
     lines = [f"{change}: {_names(cells, comparison)}" for change, cells in changes.items()]
     offer = f"both builds on the same guests: {comparison.both_builds}"
     return [*lines, offer] if comparison.both_builds else lines
+
+
+def kept(comparison: Comparison) -> list[str]:
+    """Return one line for each earlier run that results of the new side are kept from, with its cells."""
+    by_origin = group_values(
+        ((cell.new.kept, _is_same_result(cell, comparison)), cell)
+        for cell in comparison.cells
+        if cell.new and cell.new.kept
+    )
+    return [
+        f"{origin}: {_names(cells, comparison)}"
+        + ("; both sides have this one result, which cannot differ" if is_same else "")
+        for (origin, is_same), cells in by_origin.items()
+    ]
+
+
+def _is_same_result(cell: CellDifference, comparison: Comparison) -> bool:
+    """Whether both sides of a kept cell are one result: the old side ran it, or took it over as well."""
+    if not (cell.old and cell.new) or comparison.old.build != comparison.new.build:
+        return False
+    return cell.old.kept == cell.new.kept or cell.new.kept.startswith(f"{comparison.old.source} of ")
 
 
 def _names(cells: Sequence[CellDifference], comparison: Comparison) -> str:

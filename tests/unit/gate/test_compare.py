@@ -2,6 +2,7 @@
 
 import dataclasses
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,18 @@ from lab.gate import baseline, results
 from lab.gate.compare import Difference, compare_builds
 from lab.gate.decision import Gate, decide_gate
 from lab.gate.expectations import Expectations, ExpectedFailure
-from lab.record import BuildRecord, CellResult, Foreseen, LaneRecord, Outcome, Prediction, ShardRecord, Status
+from lab.record import (
+    BuildRecord,
+    CellResult,
+    Foreseen,
+    KeptFrom,
+    LaneRecord,
+    Outcome,
+    Prediction,
+    ShardRecord,
+    Status,
+)
+from lab.report.compare import kept, render_comparison
 from tests.builders.cells import JAILED, box, changed, compared, done, side
 from tests.builders.facts import facts
 
@@ -356,3 +368,30 @@ def test_a_baseline_is_replaced_by_a_newer_one_and_no_other_file_is(tmp_path: Pa
         with pytest.raises(UsageError, match=why):
             baseline.write_baseline(RESULTS, target)
     assert other.read_text() == "[project]\n"
+
+
+def test_a_gate_sees_a_kept_cell_as_what_it_is(tmp_path: Path) -> None:
+    origin = KeptFrom(run="first", began=datetime(2026, 11, 20, tzinfo=UTC))
+    kept_cell, own = done(PASS, kept=origin), done(PASS, variant="max-userns-zero")
+    failed = done(FAIL, variant="max-userns-zero")
+    # It counts like any other: it is neither new nor missing, and what fails beside it blocks.
+    before = side(done(PASS), own)
+    passed = decide_gate(before, side(kept_cell, own))
+    assert (passed.gate, passed.comparison.counts, passed.comparison.compared) == (
+        Gate.PASSED,
+        "2 unchanged",
+        2,
+    )
+    assert decide_gate(before, side(kept_cell, failed)).gate is Gate.BLOCKED
+    assert decide_gate(side(failed), side(changed(failed, kept=origin))).gate is Gate.PASSED
+    assert kept(passed.comparison) == ["run first of 2026-11-20: debian-13 (stock)"]
+    page = render_comparison(passed.comparison, passed)
+    assert "## Kept from an earlier run, compared like all others\n\n- run first of 2026-11-20: " in page
+    # Compared with the run that ran it, or with one that kept it, too, it is one result.
+    same = "run first of 2026-11-20: debian-13 (stock); both sides have this one result, which cannot differ"
+    first = dataclasses.replace(before, source="run first")
+    assert kept(compare_builds(first, side(kept_cell, own))) == [same]
+    assert kept(compare_builds(side(kept_cell, own), side(kept_cell, own))) == [same]
+    # A baseline holds what its cells did, whichever run ran them.
+    baseline.write_baseline(side(kept_cell), tmp_path / "baseline.toml")
+    assert decide_gate(baseline.read(tmp_path / "baseline.toml"), side(kept_cell)).gate is Gate.PASSED
