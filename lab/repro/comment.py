@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from lab.base.architecture import X86_64, get_guest_architecture
 from lab.base.files import cut_text, escape_commands, escape_markdown, join_lines
 from lab.base.paths import PACKAGE, find_definitions
+from lab.repro import judging
 from lab.repro.assertions import read_remedies
-from lab.repro.judging import load_knowledge
 from lab.repro.report import (
     A_MESSAGE,
     ANY,
@@ -127,7 +127,7 @@ def _say_causes(report: Report, judged: JudgedReport) -> Iterator[str]:
 
 def _say_check(cause: str) -> str:
     """The command that tells a cause from others, and what it shows."""
-    checks = (row for row in load_knowledge()["check"] if row["cause"] == cause)
+    checks = (row for row in judging.TABLE["check"] if row["cause"] == cause)
     return next((f"`{row['command']}` shows {row['shows']}" for row in checks), "")
 
 
@@ -174,7 +174,7 @@ def find_cures(cause: str, report: Report, program: str) -> list[Cure]:
     bubblewrap or about how boxlite is run.
     """
     errors = {message.errno for message in report.of(ErrorMessage)}
-    against = load_knowledge()["cures_against"]
+    against = judging.TABLE["cures_against"]
     stated = {one.name: one.value for one in report.of(Setting) if one.mood is Mood.HOLDS}
     cures = []
     for name, remedy in read_remedies(f'"{cause}"'):

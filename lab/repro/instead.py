@@ -5,21 +5,14 @@ An explanation is shown with a command that tells whether it holds. It leads to 
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from functools import cache
 from typing import Any
 
 from lab.repro.report import AuditLine, ErrorMessage, Explanation, ProgramEnd, Quote, Report
 from lab.repro.source import load_table
 
+ROWS: list[dict[str, Any]] = load_table(__file__)["instead"]
 # Most explanations of one report: the table names the best first.
 MOST = 2
-
-
-@cache
-def load_rows() -> list[dict[str, Any]]:
-    """The table, which explains its rows."""
-    rows: list[dict[str, Any]] = load_table(__file__)["instead"]
-    return rows
 
 
 def find_explanations(report: Report, host_operations: Collection[str]) -> tuple[Explanation, ...]:
@@ -27,7 +20,7 @@ def find_explanations(report: Report, host_operations: Collection[str]) -> tuple
     is_of_host = any(message.operation in host_operations for message in report.of(ErrorMessage))
     rows = [
         (row, tuple(dict.fromkeys(_find_quotes(report, row))))
-        for row in load_rows()
+        for row in ROWS
         if not (row.get("alone", False) and is_of_host) and row.get("beside") in (None, *report.topics)
     ]
     lack = _find_lack(report)

@@ -10,7 +10,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -39,6 +38,7 @@ from lab.repro.report import (
 )
 from lab.repro.source import load_table
 
+TABLE = load_table(__file__)
 # What programs said in the lab's guests under each cause: see benchmarks/witnesses.py.
 MEASURED = Path(__file__).with_name("measured.json")
 OTHER = "other"
@@ -80,7 +80,7 @@ def judge_report(report: Report, least: float = LIKELY) -> JudgedReport:
 
         order = list(causes.list_causes())
         ordered.sort(key=lambda finding: (finding.program != BUBBLEWRAP, order.index(finding.name)))
-    fields = [field for field in load_knowledge()["field"] if field["name"] in OF_HOST]
+    fields = (field for field in TABLE["field"] if field["name"] in OF_HOST)
     operations = {name for field in fields for name in field["operations"]}
     explanations = () if ordered else instead.find_explanations(report, operations)
     return JudgedReport(tuple(ordered), _remarks(report, ordered, notes), possible, explanations)
@@ -96,18 +96,12 @@ def _by_evidence(report: Report) -> list[Finding]:
     from lab.repro import rules
 
     is_quoted = any(message.operation for message in report.of(ErrorMessage))
-    others = load_knowledge()["other-programs"]
+    others = TABLE["other-programs"]
     return list(rules.find_findings(lines, probed, others, is_quoted=is_quoted))
 
 
 # How likely something is under each cause, or the factor by which it changes the odds of each.
 Odds = Mapping[str, float]
-
-
-@cache
-def load_knowledge() -> dict[str, Any]:
-    """The table, which explains its rows."""
-    return load_table(__file__)
 
 
 def measured_in(variant: str) -> set[tuple[str | None, str | None]]:
@@ -155,7 +149,7 @@ def _by_odds(
         for ended in report.of(ProgramEnd)
         if ended.signal
     ]
-    for field in load_knowledge()["field"]:
+    for field in TABLE["field"]:
         prior: Odds = field["prior"]
         messages_of_field = [message for message in spoken if message.operation in field["operations"]]
         first_line = _since(report, messages_of_field)
@@ -215,7 +209,7 @@ def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[Erro
         lines, text = [message.quote for message in alike], alike[0].text
         rows = [
             row
-            for row in load_knowledge()["chance"]
+            for row in TABLE["chance"]
             if row["operation"] == operation
             and row.get("errno") in (None, means)
             and row.get("topic") in (None, *report.topics)
@@ -251,7 +245,7 @@ def _of_words(report: Report, field: Mapping[str, Any], weights: Sequence[Weight
 
 def _of_topics(report: Report, prior: Odds, spoken: Sequence[ErrorMessage]) -> Iterator[Weight]:
     is_engine = bool(spoken) and all(message.engine for message in spoken)
-    for row in load_knowledge()["fact"]:
+    for row in TABLE["fact"]:
         quote = report.topics.get(row["topic"])
         if quote is not None and row.get("engine") in (None, is_engine) and prior.keys() & row["of"].keys():
             yield Weight(row["of"], row["why"], quote)
@@ -265,7 +259,7 @@ def _of_settings(report: Report, prior: Odds, first_line: int) -> Iterator[Weigh
             continue
         effect = {True: "helped", False: "in_vain", None: "tried"}[setting.helped]
         mood = effect if setting.mood is Mood.TRIED else str(setting.mood)
-        for row in load_knowledge()["setting"]:
+        for row in TABLE["setting"]:
             factors = row["by_mood"].get(mood, {})
             if (
                 factors.keys() & prior.keys() - {OTHER}
@@ -275,7 +269,7 @@ def _of_settings(report: Report, prior: Odds, first_line: int) -> Iterator[Weigh
             ):
                 is_cure = setting.helped is True and not row.get("beside")
                 decides = is_cure or (row.get("alone", False) and setting.mood is Mood.HOLDS)
-                reason = f"{setting.written} {load_knowledge()['moods'][mood]}"
+                reason = f"{setting.written} {TABLE['moods'][mood]}"
                 yield Weight(factors, reason, setting.quote, decides=decides)
 
 
@@ -287,7 +281,7 @@ def _priors(report: Report, prior: Odds) -> list[Weight]:
 
 def _shipped(report: Report, system: System, prior: Odds) -> Weight | None:
     """The prior of a field on a system; None if nothing that it ships changes it."""
-    row = next((row for row in load_knowledge()["shipped"] if _is_of(row, system, report)), None)
+    row = next((row for row in TABLE["shipped"] if _is_of(row, system, report)), None)
     if row is None or not prior.keys() & row["of"].keys():
         return None
     shares = {name: share for name, share in row["of"].items() if name in prior}
@@ -300,7 +294,7 @@ def select_host(report: Report) -> Report:
     if len({system.id for system in hosts}) < 2:
         return report
     fits = dict.fromkeys(hosts, 1.0)
-    for field in load_knowledge()["field"]:
+    for field in TABLE["field"]:
         spoken = [message for message in report.of(ErrorMessage) if message.operation in field["operations"]]
         weights = list(_of_messages(report, field, spoken))
         for system in hosts if weights else ():
@@ -349,7 +343,7 @@ def _possible(
     shares: Odds, prior: Odds, priors: Sequence[Weight], weights: Sequence[Weight]
 ) -> Iterator[PossibleCause]:
     """The causes with a share worth telling."""
-    checks = {check["cause"]: check for check in load_knowledge()["check"]}
+    checks = {check["cause"]: check for check in TABLE["check"]}
     for name, share in shares.items():
         if share < POSSIBLE or name == OTHER:
             continue
@@ -369,7 +363,7 @@ def _possible(
 
 
 def _remark(name: str, /, *quotes: Quote, **values: object) -> Remark:
-    return Remark(load_knowledge()["remarks"][name].format(**values), quotes)
+    return Remark(TABLE["remarks"][name].format(**values), quotes)
 
 
 def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark]) -> tuple[Remark, ...]:

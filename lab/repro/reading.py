@@ -114,7 +114,7 @@ def _find_topics(text: ReportText) -> dict[str, Quote]:
     words = "\n".join(line.labelled for line in text.lines)
     ends = list(accumulate(len(line.labelled) + 1 for line in text.lines))
     topics = {}
-    for row in [*judging.load_knowledge()["topic"], *instead.load_rows()]:
+    for row in [*judging.TABLE["topic"], *instead.ROWS]:
         pattern = row.get("pattern", "(?!)")
         if match := re.search(pattern, words, re.IGNORECASE | re.MULTILINE):
             topics[row["name"]] = quote_line(text.lines[bisect(ends, match.end() - 1)])

@@ -5,7 +5,7 @@ Two statements are equal if they say the same, whatever their lines are.
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -95,10 +95,13 @@ class Speaker(StrEnum):
 
 @dataclass(frozen=True)
 class Statement:
-    """One thing that a report says. Its text is what people are shown beside its `kind`."""
+    """One thing that a report says. Beside its `kind` people are shown its text: mostly its first field."""
 
     kind: ClassVar[str]
     quote: Quote = field(compare=False)
+
+    def __str__(self) -> str:
+        return str(getattr(self, fields(self)[1].name))
 
 
 @dataclass(frozen=True)
@@ -142,9 +145,6 @@ class KernelStatement(Statement):
     kind = "kernel"
     release: str
 
-    def __str__(self) -> str:
-        return self.release
-
 
 @dataclass(frozen=True)
 class ArchitectureStatement(Statement):
@@ -152,9 +152,6 @@ class ArchitectureStatement(Statement):
 
     kind = "architecture"
     name: str
-
-    def __str__(self) -> str:
-        return self.name
 
 
 @dataclass(frozen=True)
@@ -257,9 +254,6 @@ class Command(Statement):
     kind = "command"
     text: str
 
-    def __str__(self) -> str:
-        return self.text
-
 
 @dataclass(frozen=True)
 class NamedTest(Statement):
@@ -291,9 +285,6 @@ class Assertion(Statement):
     def is_of_host(self) -> bool:
         """Whether only the report's own host shows it: what names a system or a version says where it holds."""
         return bool(self.variant) and self.arguments.keys().isdisjoint(("system", "oldest"))
-
-    def __str__(self) -> str:
-        return self.text
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from lab.repro.report import (
     ErrorMessage,
     NamedTest,
     ProgramVersion,
-    Report,
     Speaker,
     Statement,
 )
@@ -144,9 +143,13 @@ def judge_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
     if worst is Reproduction.NOT_RUN and plan.hint:
         reasons.append(plan.hint)
     words: dict[Statement, Claim] = {}
-    for claim in (claim for answer in answered for claim in (*answer.claims, *_of_unquestioned(plan, answer))):
-        other = words.get(claim.statement, claim)
-        words[claim.statement] = min(other, claim, key=lambda claim: claim.outcome.rank)
+    for answer in answered:
+        # Lines that no question is about decide about none, and are looked for in each cell.
+        is_decisive = answer.cell is not None and answer.cell.result.status.is_decisive
+        more = _find_words(plan, _quoted_words(plan, None), answer.cell) if is_decisive and answer.cell else ()
+        for claim in (*answer.claims, *more):
+            other = words.get(claim.statement, claim)
+            words[claim.statement] = min(other, claim, key=lambda claim: claim.outcome.rank)
     claims = [
         *words.values(),
         *(_of_test(test, answered) for test in islice(plan.report.of(NamedTest), MOST_TESTS)),
@@ -262,13 +265,18 @@ def _met_by_chance(cause: str, ran: CellResult, looked_for: Sequence[Claim]) -> 
 # -- the claims of a report: its words and audit lines, the tests that fail, and what its reporter tried
 
 
-def _quoted_words(report: Report) -> list[AuditLine | ErrorMessage]:
-    """The audit lines of a report, and the words of boxlite and bubblewrap that it quotes."""
+def _quoted_words(plan: Plan, question: Question | None) -> list[AuditLine | ErrorMessage]:
+    """The audit lines of a report, and the words of boxlite and bubblewrap that it quotes, about a question.
+
+    Without a question, those that no question is about.
+    """
+    lines = {quote for one in plan.questions for quote in one.quotes if question in (None, one)}
     return [
         statement
-        for statement in report.statements
+        for statement in plan.report.statements
         if isinstance(statement, AuditLine)
         or (isinstance(statement, ErrorMessage) and statement.speaker in (Speaker.BOXLITE, Speaker.BUBBLEWRAP))
+        if (statement.quote in lines) is (question is not None)
     ]
 
 
@@ -278,21 +286,7 @@ def _of_words(plan: Plan, question: Question, cell: FinishedCell) -> Iterator[Cl
     A line that another question is about is left to that one; a line that is about none is looked for if no
     line is about this one.
     """
-    quoted = _quoted_words(plan.report)
-    of_question = [statement for statement in quoted if statement.quote in question.quotes]
-    return _find_words(plan, of_question or _unquestioned(plan, quoted), cell)
-
-
-def _unquestioned(plan: Plan, quoted: Sequence[AuditLine | ErrorMessage]) -> list[AuditLine | ErrorMessage]:
-    """The quoted lines that no question is about."""
-    lines = {quote for question in plan.questions for quote in question.quotes}
-    return [statement for statement in quoted if statement.quote not in lines]
-
-
-def _of_unquestioned(plan: Plan, answer: AnsweredQuestion) -> Iterator[Claim]:
-    """Look in the cell of a question for the lines that no question is about, and which decide about none."""
-    if answer.cell and answer.cell.result.status.is_decisive:
-        yield from _find_words(plan, _unquestioned(plan, _quoted_words(plan.report)), answer.cell)
+    return _find_words(plan, _quoted_words(plan, question) or _quoted_words(plan, None), cell)
 
 
 def _find_words(plan: Plan, quoted: Sequence[AuditLine | ErrorMessage], cell: FinishedCell) -> Iterator[Claim]:
@@ -355,12 +349,10 @@ def spaced(text: str) -> str:
 
 def _of_one_failure(plan: Plan, answered: Sequence[AnsweredQuestion]) -> Iterator[Claim]:
     """Whether the words that a report quotes of several causes come from one failure."""
-    quoted = _quoted_words(plan.report)
-    of_questions = [[each for each in quoted if each.quote in question.quotes] for question in plan.questions]
     lines = [
         (question, statements[0])
-        for question, statements in zip(plan.questions, of_questions, strict=True)
-        if statements
+        for question in plan.questions
+        if (statements := _quoted_words(plan, question))
     ]
     if len(lines) < 2:
         return
@@ -431,14 +423,12 @@ def _of_test(test: NamedTest, answered: Sequence[AnsweredQuestion]) -> Claim:
         for result in cell.result.tests
         if result.name == test.name and result.outcome is not Outcome.NOT_RUN
     }
-    claim_outcome, reason = (
-        ClaimOutcome.NOT_TESTED,
-        "it did not run" if test.known else "the lab's suite has no such test",
-    )
-    if test.known and outcomes:
-        failed = all(outcome.is_failure for outcome in outcomes.values())
-        claim_outcome = ClaimOutcome.HELD if failed else ClaimOutcome.NOT_HELD
-        reason = ", ".join(f"{variant}: {outcome}" for variant, outcome in outcomes.items())
+    if not test.known or not outcomes:
+        reason = "it did not run" if test.known else "the lab's suite has no such test"
+        return Claim(test, f"{test.name} fails", ClaimOutcome.NOT_TESTED, reason)
+    failed = all(outcome.is_failure for outcome in outcomes.values())
+    claim_outcome = ClaimOutcome.HELD if failed else ClaimOutcome.NOT_HELD
+    reason = ", ".join(f"{variant}: {outcome}" for variant, outcome in outcomes.items())
     return Claim(test, f"{test.name} fails", claim_outcome, reason)
 
 

@@ -117,11 +117,11 @@ def of_calls() -> Iterator[Use]:
 
 def of_tables() -> Iterator[Use]:
     """The patterns of the tables of reports that are compiled when a report needs them."""
-    knowledge, table = judging.load_knowledge(), systems.TABLE
-    words = [*knowledge["topic"], *(row for row in instead.load_rows() if "pattern" in row)]
+    knowledge, table = judging.TABLE, systems.TABLE
+    words = [*knowledge["topic"], *(row for row in instead.ROWS if "pattern" in row)]
     rows = [
         *(("search", row["pattern"]) for row in [*words, *table["kernel"], *table["trace"]]),
-        *(("search", row["audit"]) for row in instead.load_rows() if "audit" in row),
+        *(("search", row["audit"]) for row in instead.ROWS if "audit" in row),
         *(("search", row["line"]) for row in table["kernel"] if "line" in row),
         *(("search", pattern) for pattern in knowledge["other-programs"].values()),
         *(("search", told) for row in table["distribution"] for told in row.get("told", ())),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.repro.instead import load_rows
-from lab.repro.judging import judge_report, load_knowledge
+from lab.repro.instead import ROWS
+from lab.repro.judging import TABLE, judge_report
 from lab.repro.reading import read_report
 from tests.builders.processes import RunLab
 
@@ -24,19 +24,19 @@ def topics(text: str) -> list[str]:
 
 
 def test_each_row_has_words_that_decide_and_an_example() -> None:
-    rows = load_rows()
+    rows = ROWS
     assert {key for row in rows for key in row} == KEYS
     assert all({"pattern", "refusals", "audit", "lacks"} & row.keys() for row in rows)
     assert {row["name"] for row in rows} == CASES.keys() - {NONE}
 
 
 def test_no_row_has_the_name_of_a_topic_or_names_one_that_is_not_there() -> None:
-    names = {topic["name"] for topic in load_knowledge()["topic"]}
-    assert {row["beside"] for row in load_rows() if "beside" in row} <= names
-    assert not names & {row["name"] for row in load_rows() if "pattern" in row}
+    names = {topic["name"] for topic in TABLE["topic"]}
+    assert {row["beside"] for row in ROWS if "beside" in row} <= names
+    assert not names & {row["name"] for row in ROWS if "pattern" in row}
 
 
-@pytest.mark.parametrize("command", [row["command"] for row in load_rows()])
+@pytest.mark.parametrize("command", [row["command"] for row in ROWS])
 def test_a_command_sets_nothing(command: str) -> None:
     assert not {"-w", "tee", "chmod", "usermod", "setenforce", "mount", "apt", "rm"} & {*command.split()}
 

@@ -8,7 +8,7 @@ import pytest
 
 from lab import catalog, causes
 from lab.record import Confidence
-from lab.repro.judging import FLOOR, MEASURED, judge_report, load_knowledge
+from lab.repro.judging import FLOOR, MEASURED, TABLE, judge_report
 from lab.repro.messages import find_message
 from lab.repro.reading import read_report
 from lab.repro.report import JudgedReport, PossibleCause, Quote
@@ -63,11 +63,11 @@ def names(possible: tuple[PossibleCause, ...]) -> list[str]:
 
 @pytest.mark.parametrize("rows", KEYS)
 def test_a_row_has_the_keys_that_are_read(rows: str) -> None:
-    assert {key for row in load_knowledge()[rows] for key in row} == KEYS[rows]
+    assert {key for row in TABLE[rows] for key in row} == KEYS[rows]
 
 
 def test_every_row_is_about_a_known_cause_and_each_has_a_command_that_tells_it() -> None:
-    table = load_knowledge()
+    table = TABLE
     odds = [row["of"] for rows in ("chance", "shipped", "fact") for row in table[rows]]
     odds += [field["prior"] for field in table["field"]]
     by_mood = [row["by_mood"] for row in table["setting"]]
@@ -93,12 +93,12 @@ def test_a_message_that_was_measured_under_a_cause_is_not_ruled_out_for_it() -> 
     said = {(row["cause"], find_message(Quote(0, words), words)) for row in rows for words in row["words"]}
     compared = 0
     for cause, message in said:
-        for field in load_knowledge()["field"]:
+        for field in TABLE["field"]:
             if message is not None and message.operation in field["operations"] and message.means:
                 [row, *_] = sorted(
                     (
                         row
-                        for row in load_knowledge()["chance"]
+                        for row in TABLE["chance"]
                         if row["operation"] == message.operation
                         and row.get("errno") in (None, message.means)
                         and message.program in row.get("program", [message.program])
