@@ -155,7 +155,7 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
             return 0
     if not request.quiet:
         _announce(planned)
-    run = _run(lab, request, hosts, planned, budget)
+    run = _run(lab, request, hosts, planned, budget, earlier_run)
     options.show_result(run, planned.folder)
     if budget:
         left = {cell.folder for cell in run.cells if cell.reason == OVER_BUDGET}
@@ -225,6 +225,7 @@ def _run(
     hosts: inventory.Inventory | None,
     planned: PlannedRun,
     budget: Budget | None,
+    earlier_run: EarlierRun | None,
 ) -> RunResult:
     """Run the cells that are left, and show them meanwhile."""
     with (
@@ -236,7 +237,14 @@ def _run(
         if hosts is None:
             limits = HostLimits.of_this_host(request.jobs, request.memory)
             return scheduler.Scheduler(
-                planned, lab.paths, lab.uri, limits, log, offline=request.offline, budget=budget
+                planned,
+                lab.paths,
+                lab.uri,
+                limits,
+                log,
+                offline=request.offline,
+                budget=budget,
+                earlier=earlier_run,
             ).run()
         from lab.fleet.coordinator import Coordinator  # It needs dask.
 

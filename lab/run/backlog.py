@@ -235,6 +235,14 @@ class Backlog:
             self._has_answer |= bool(result.tests)
             self._estimates.learn(ticket.cell, result)
 
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Take out a ticket that needs no lane; whether it was still waiting for one."""
+        with self._lock:
+            is_waiting = ticket in self.waiting(ticket.machine)
+            if is_waiting:
+                self._take_out([ticket])
+            return is_waiting
+
     def put_back(self, ticket: Ticket, *, after_lane: int) -> None:
         """Return a ticket to be tried again, after all others, by a lane with a number above `after_lane`."""
         with self._lock:

@@ -7,12 +7,14 @@ from lab.base import process
 from lab.base.activity import CancelToken
 from lab.base.errors import ImageNotAvailable, LabError, UserCannotBuild
 from lab.base.files import clean_text
+from lab.images.store import BaseImage
 from lab.plan import Cell, PlannedRun
 from lab.record import CellHistory, CellResult, CellTrials, RemedyResult, RunResult, Status
 from lab.run.backlog import Backlog, Estimates, Ticket
 from lab.run.journal import Journal
 from lab.run.lanes import Labels
 from lab.run.observer import JoinedObserver, LaneSteps, Observer
+from lab.run.reuse import EarlierRun
 
 # The cells that a decided cell leads to. They join the run.
 Follow = Callable[[CellResult], Sequence[Cell]]
@@ -34,6 +36,7 @@ class Decisions:
 
     `cells` are those to run. `retries` is how often one is tried again after a fault of the lab; `jobs`, the
     lanes at once. `cancel_token` is cancelled when the run is interrupted: from then on no fault counts.
+    `earlier` is a run whose results stand for cells that nothing has changed for.
     `changed` guards which lanes there are. `crash` ends the run as soon as its lanes are down.
     """
 
@@ -47,6 +50,7 @@ class Decisions:
         jobs: int = 1,
         follow: Follow = follow_with_nothing,
         in_order: bool = False,
+        earlier: EarlierRun | None = None,
     ) -> None:
         options = planned.info.options
         self.journal = Journal(planned.folder, planned.cells, planned.info, planned.earlier_results)
@@ -65,7 +69,7 @@ class Decisions:
         self.cancel_token, self.changed = CancelToken(), threading.Condition()
         self.crash: BaseException | None = None
         self._bug: Exception | None = None
-        self._follow = follow
+        self._follow, self._earlier = follow, earlier
 
     def keep_bug(self, error: Exception) -> None:
         """Keep a bug that is the error of no cell."""
@@ -117,6 +121,25 @@ class Decisions:
             self.decide_all(tickets, status, f"{NO_IMAGE}: {error.args[0]}")
         else:
             self.decide_all(tickets, Status.ERROR, str(error))
+
+    def keep_unchanged(self, machine: str, image: BaseImage) -> None:
+        """Take over what an earlier run decided of a machine's cells that wait, now that its image is known.
+
+        Raises ResultsNotWritten, and LabError if the evidence cannot be copied.
+        """
+        earlier, info = self._earlier, self.journal.info
+        for ticket in self.backlog.waiting(machine) if earlier else ():
+            assert earlier is not None
+            kept = earlier.judge_cell(ticket.cell, info.definitions, info.options, image).kept
+            if kept is None or not self.backlog.withdraw(ticket):
+                continue
+            result = earlier.copy_result(kept, ticket.cell.rerun(info.options), self.journal.folder)
+            labels = {lane.label for lane in info.lanes}
+            for lane in earlier.take_over_lanes([result]):
+                if lane.label not in labels:
+                    self.journal.add_lane(lane)
+            self.journal.deployed(ticket.cell.build, earlier.get_files(ticket.cell.build.name))
+            self.observer.cell(self.journal.decide(ticket.cell, result))
 
     def wake(self) -> None:
         """Have the scheduler look again whether another lane is worth its start."""

@@ -26,7 +26,7 @@ from lab.record import (
     Status,
 )
 
-# Why a cell is run whose guest has no image that its lanes could start from.
+# Why nobody knows whether a cell is kept: its guest has no image yet that its lanes could start from.
 NO_IMAGE = "image not known before it is built"
 
 
@@ -225,24 +225,30 @@ class EarlierRun:
                 lanes.append(lane.in_run(label, lane.host or self.run.run.host))
         return lanes
 
-    def keep(self, planned: PlannedRun, judged: Iterable[Judgement]) -> PlannedRun:
-        """Take over what stands of this run into a planned one, and copy its evidence.
+    def get_files(self, build: str) -> dict[str, str]:
+        """The files of a build that this run deployed, each with its SHA-256."""
+        return next(record.files for record in self.run.run.builds if record.name == build)
 
-        Raises UsageError for evidence outside of a cell's folder, LabError if it cannot be copied.
+    def copy_result(self, result: CellResult, rerun: str, folder: Path) -> CellResult:
+        """Copy the evidence of a result that was taken over into another run's folder; the result there.
+
+        Raises UsageError for evidence outside of the cell's folder, LabError if it cannot be copied.
         """
-        folder, info, kept = planned.folder, planned.info, dict[Path, CellResult]()
-        pairs = [(each.cell, each.kept) for each in judged if each.kept]
-        if not pairs:
-            return planned
         make_folder(folder)
         with explain_full_disk(folder, A_RUN):
-            for cell, result in pairs:
-                copied = copy_evidence(folder, self.folder, result)
-                kept[cell.folder] = copied.with_parts(rerun=cell.rerun(info.options))
-        files = {build.name: build.files for build in self.run.run.builds}
+            return copy_evidence(folder, self.folder, result).with_parts(rerun=rerun)
+
+    def keep(self, planned: PlannedRun, judged: Iterable[Judgement]) -> PlannedRun:
+        """Take over what stands of this run into a planned one, and copy its evidence: see `copy_result`."""
+        folder, info = planned.folder, planned.info
+        kept = {
+            each.cell.folder: self.copy_result(each.kept, each.cell.rerun(info.options), folder)
+            for each in judged
+            if each.kept
+        }
         names = {result.build for result in kept.values()}
         builds = [
-            build.with_values(files=files[build.name]) if build.name in names else build
+            build.with_values(files=self.get_files(build.name)) if build.name in names else build
             for build in info.builds
         ]
         lanes = [*info.lanes, *self.take_over_lanes(kept.values())]

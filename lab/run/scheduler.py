@@ -19,6 +19,7 @@ from lab.record.folders import lock_folder
 from lab.run.decisions import NO_IMAGE, Decisions, Follow, follow_with_nothing
 from lab.run.observer import Observer
 from lab.run.priority import OVER_BUDGET, Budget
+from lab.run.reuse import EarlierRun
 from lab.run.worker import Worker
 
 # How often the host's memory is looked at while a lane waits for it: another program may give some back.
@@ -30,7 +31,8 @@ class Scheduler:
     """Runs the cells of a run that are left, on this host.
 
     `follow` is called with each result and may add cells, on guests of the run only. `offline`: no image is
-    built, fetched or prepared. `budget`: which cells come first, and when no other is begun.
+    built, fetched or prepared. `budget`: which cells come first, and when no other is begun. `earlier` is a run
+    whose results stand for cells that nothing has changed for, as soon as the image of their guest is known.
     """
 
     planned: PlannedRun
@@ -41,6 +43,7 @@ class Scheduler:
     follow: Follow = follow_with_nothing
     offline: bool = False
     budget: Budget | None = None
+    earlier: EarlierRun | None = None
     _workers: dict[int, Worker] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -81,6 +84,7 @@ class Scheduler:
             jobs=self.limits.jobs,
             follow=self.follow,
             in_order=self.budget is not None,
+            earlier=self.earlier,
         )
         self.backlog = self._decisions.backlog
         # The sysctls to read in each guest: those that variants set, and those that kept results hold, because

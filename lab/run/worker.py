@@ -144,6 +144,9 @@ class Worker:
         finally:
             self._hold(None)
         self._observer.image(image)
+        self.decisions.keep_unchanged(self.machine.name, image)
+        if not self.backlog.waiting(self.machine.name):
+            return
         with open_running_lane(
             connection,
             work,

@@ -29,6 +29,7 @@ from lab.record import CellResult, RunOptions, RunResult, Status
 from lab.record.folders import LOCK
 from lab.run import decisions, scheduler, start
 from lab.run.backlog import Estimates
+from lab.run.reuse import EarlierRun
 from lab.run.scheduler import Scheduler
 from tests.builders.cells import changed
 from tests.builders.facts import facts
@@ -127,6 +128,7 @@ class Lab:
         kept: Callable[[Cell], CellResult | None] = lambda cell: None,
         sizes: Mapping[str, int] | None = None,
         offline: bool = False,
+        earlier: EarlierRun | None = None,
         **options: Any,
     ) -> RunResult:
         definitions = catalog.load_catalog()
@@ -144,7 +146,7 @@ class Lab:
         begun = replace(begun, earlier_results=results)
         limits = HostLimits(jobs=jobs, memory_mib=memory, processors=processors)
         with patch.object(decisions, "Estimates", lambda _options: estimates or EVEN):
-            run = Scheduler(begun, self.paths, uri, limits, self.heard, offline=offline).run()
+            run = Scheduler(begun, self.paths, uri, limits, self.heard, offline=offline, earlier=earlier).run()
         assert RunResult.read(self.folder) == run
         return run
 
