@@ -206,9 +206,10 @@ def _name_programs(report: Report) -> str:
     for line in report.of(AuditLine):
         names.setdefault(line.fields.get("comm", ANY), line.quote)
     named = [f"`{_code(name)}`{cite_lines([quote])}" for name, quote in names.items() if name != ANY]
-    if not named:
-        return ", and the lab does not know whose messages it quotes"
-    return f"; its messages are those of {' and '.join(named[:2])}"
+    if named:
+        return f"; its messages are those of {' and '.join(named[:2])}"
+    has_message = names or any(map(_is_known, report.of(ErrorMessage)))
+    return ", and the lab does not know whose messages it quotes" if has_message else ""
 
 
 def _is_known(message: ErrorMessage) -> bool:

@@ -150,3 +150,5 @@ def test_no_comment_has_a_general_failure_as_a_reason_against_a_cause() -> None:
     lines = write(text)
     assert any("**seccomp**" in line for line in lines)
     assert not any("against it" in line for line in lines)
+    # It quotes no message.
+    assert not any("whose messages" in line for line in lines)
