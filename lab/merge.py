@@ -1,7 +1,7 @@
 """Joins the shards of a plan to one run."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,8 +170,12 @@ def _join(shards: Sequence[tuple[Path, RunResult]]) -> JoinedShards:
     return JoinedShards(digests, list(records.values()), lanes, cells)
 
 
-def copy_evidence(folder: Path, source: Path, cell: CellResult) -> CellResult:
+def copy_evidence(
+    folder: Path, source: Path, cell: CellResult, places: Mapping[str, str] | None = None
+) -> CellResult:
     """Copy the evidence of a cell from the run in `source`, but nothing that is no file of that run's own.
+
+    `places` says which file of `source` it is, where it has another name there.
 
     Raises UsageError for evidence outside of the cell's folder.
     """
@@ -179,13 +183,14 @@ def copy_evidence(folder: Path, source: Path, cell: CellResult) -> CellResult:
     for name in cell.evidence:
         if not Path(name).is_relative_to(cell.folder) or ".." in Path(name).parts:
             raise UsageError(f"{source}: evidence outside of the cell's folder: {clean_text(name)}")
-        if (obstacle := explain_unreadable(source, name)) not in ("", MISSING):
-            announce(f"left out: {clean_text(str(source / name))}: {obstacle}")
+        place = (places or {}).get(name, name)
+        if (obstacle := explain_unreadable(source, place)) not in ("", MISSING):
+            announce(f"left out: {clean_text(str(source / place))}: {obstacle}")
             continue
         target = folder / name
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source / name, target, follow_symlinks=False)
+            shutil.copy2(source / place, target, follow_symlinks=False)
         except OSError as error:
             if is_full(error):  # It names the file that was read.
                 raise OSError(error.errno, error.strerror, str(target)) from error

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 from itertools import compress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import get_completion_class
@@ -17,6 +17,9 @@ from lab.catalog.debian_packages import list_image_omissions
 from lab.cli import COMPLETE, options, output
 from lab.record import ExperimentPolicy, RunOptions
 from lab.report.site.charts import format_duration
+
+if TYPE_CHECKING:
+    from lab.run.reuse import Judgement
 
 LISTS = ("guests", "variants", "causes", "sets", "suites")
 
@@ -102,23 +105,25 @@ def list_command(kind: str, as_json: bool) -> int:
     return 0
 
 
-def print_cells(cells: Sequence[plan.Cell], options: RunOptions, since: Sequence[str] = ()) -> None:
+def print_cells(cells: Sequence[plan.Cell], options: RunOptions, judged: "Sequence[Judgement]" = ()) -> None:
     """Print cells, each with its expected status, the reason, and the command that runs it alone.
 
-    `since` says of each cell whether the result of an earlier run stands for it; empty: nobody asked.
+    `judged` says of each cell whether the result of an earlier run stands for it; empty: nobody asked.
     """
     rows = [["guest", "variant", "build", "expected", "because", "since", "again"]]
     for number, cell in enumerate(cells):
         expected = f"{cell.expected.status} {cell.expected.cause or ''}".strip()
         names = [cell.guest.name, cell.variant.name, cell.build.name]
-        rows.append([*names, expected, cell.because, since[number] if since else "", cell.rerun(options)])
+        since = judged[number].reason if judged else ""
+        rows.append([*names, expected, cell.because, since, cell.rerun(options)])
     several, reasons = len({cell.build for cell in cells}) > 1, any(cell.because for cell in cells)
-    columns = [True, True, several, True, reasons, bool(since), True]
+    columns = [True, True, several, True, reasons, bool(judged), True]
     output.print_rows([list(compress(row, columns)) for row in rows])
     # Not on standard output, which is the table alone.
     guests = list(dict.fromkeys(cell.guest.name for cell in cells))
     output.print_warning(f"guests: {len(guests)} ({', '.join(guests)})")
-    output.print_warning(f"time: {_time(cells, options)}")
+    left = [each.cell for each in judged if each.kept is None] if judged else cells
+    output.print_warning(f"time: {_time(left, options)}" if left else "time: none, all of them are kept")
 
 
 def _time(cells: Sequence[plan.Cell], options: RunOptions) -> str:

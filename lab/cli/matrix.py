@@ -27,7 +27,7 @@ from lab.run import live, scheduler, start
 from lab.run.live import open_log
 from lab.run.priority import OVER_BUDGET, Budget, describe_rest, read_history
 from lab.run.request import Request
-from lab.run.reuse import EarlierRun, describe_judgements, read_earlier
+from lab.run.reuse import EarlierRuns, describe_judgements, read_earlier
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Matrix(Request):
         type=parse_duration,
     )
     since: str | None = make_option(
-        "Take over what this run did in each cell whose build, suite, guest, variant and lab's code are still "
-        "the same, and run the others. With --list: say for each cell which it is.",
-        "RUN",
+        "Take over what this run, or the folder of a site, has of each cell whose build, suite, guest, variant "
+        "and lab's code are still the same, and run the others. With --list: say for each cell which it is.",
+        "RUN|SITE",
     )
     fresh: float | None = make_option(
         "With --since: run again what is older, such as 12h or 7d.", "TIME", type=parse_duration
@@ -117,7 +117,7 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
         notices.listener = None
     hosts = _hosts(request)
     budget = None if request.within is None else Budget(request.within, read_history(lab.paths.runs))
-    earlier_run = _read_earlier_run(lab, request)
+    earlier_runs = _read_earlier_runs(lab, request)
     definitions = catalog.load_catalog()
     gate_options = GateOptions.read(lab.paths, request.gate, request.gate_build, request.expect)
     if not request.only_list and hosts is None:
@@ -129,19 +129,19 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
             request = replace(request, builds=stored)
         request = replace(request, builds=gate_options.builds(request.builds, request.suite))
         if request.only_list:
-            if earlier_run and not request.builds:  # A result stands for one release, so it has to be known.
+            if earlier_runs and not request.builds:  # A result stands for one release, so it has to be known.
                 request = replace(request, builds=[str(builds.resolve_build(None).argument)])
             cells, run_options = start.preview_run(request, definitions)
             cells = budget.order(cells) if budget else cells
-            digests = start.compute_digests(cells, run_options) if earlier_run else {}
-            judged = earlier_run.judge(cells, digests, run_options) if earlier_run else []
-            lists.print_cells(cells, run_options, [each.reason for each in judged])
+            digests = start.compute_digests(cells, run_options) if earlier_runs else {}
+            judged = earlier_runs.judge(cells, digests, run_options) if earlier_runs else []
+            lists.print_cells(cells, run_options, judged)
             return 0
         command = shlex.join(["lab", *sys.argv[1:]])
         planned = start.plan_run(request, definitions, lab.paths, request.folder, command)
         planned_gate = gate_options.plan(planned)
-        if earlier_run:
-            planned = _keep_unchanged(earlier_run, planned, quiet=request.quiet)
+        if earlier_runs:
+            planned = _keep_unchanged(earlier_runs, planned, quiet=request.quiet)
     else:
         _refuse_other_options()
         source = find_folder(lab.paths.runs, request.resume).resolve()
@@ -155,7 +155,7 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
             return 0
     if not request.quiet:
         _announce(planned)
-    run = _run(lab, request, hosts, planned, budget, earlier_run)
+    run = _run(lab, request, hosts, planned, budget, earlier_runs)
     options.show_result(run, planned.folder)
     if budget:
         left = {cell.folder for cell in run.cells if cell.reason == OVER_BUDGET}
@@ -195,8 +195,8 @@ def _hosts(request: Matrix) -> inventory.Inventory | None:
     return inventory.load_inventory(request.hosts)
 
 
-def _read_earlier_run(lab: options.Lab, request: Matrix) -> EarlierRun | None:
-    """Read the run that --since names. Raises UsageError."""
+def _read_earlier_runs(lab: options.Lab, request: Matrix) -> EarlierRuns | None:
+    """Read the run or the site that --since names. Raises UsageError."""
     if request.since is None:
         if request.fresh is not None:
             raise UsageError(
@@ -210,7 +210,7 @@ def _read_earlier_run(lab: options.Lab, request: Matrix) -> EarlierRun | None:
     return read_earlier(find_folder(lab.paths.runs, request.since).resolve(), lab.paths, request.fresh)
 
 
-def _keep_unchanged(earlier: EarlierRun, planned: PlannedRun, *, quiet: bool) -> PlannedRun:
+def _keep_unchanged(earlier: EarlierRuns, planned: PlannedRun, *, quiet: bool) -> PlannedRun:
     """Take over what stands of an earlier run, and say why the other cells are run."""
     judged = earlier.judge(planned.cells, planned.info.definitions, planned.info.options)
     if not quiet:
@@ -225,7 +225,7 @@ def _run(
     hosts: inventory.Inventory | None,
     planned: PlannedRun,
     budget: Budget | None,
-    earlier_run: EarlierRun | None,
+    earlier_runs: EarlierRuns | None,
 ) -> RunResult:
     """Run the cells that are left, and show them meanwhile."""
     with (
@@ -244,7 +244,7 @@ def _run(
                 log,
                 offline=request.offline,
                 budget=budget,
-                earlier=earlier_run,
+                earlier=earlier_runs,
             ).run()
         from lab.fleet.coordinator import Coordinator  # It needs dask.
 

@@ -14,7 +14,7 @@ from lab.run.backlog import Backlog, Estimates, Ticket
 from lab.run.journal import Journal
 from lab.run.lanes import Labels
 from lab.run.observer import JoinedObserver, LaneSteps, Observer
-from lab.run.reuse import EarlierRun
+from lab.run.reuse import EarlierRuns
 
 # The cells that a decided cell leads to. They join the run.
 Follow = Callable[[CellResult], Sequence[Cell]]
@@ -50,7 +50,7 @@ class Decisions:
         jobs: int = 1,
         follow: Follow = follow_with_nothing,
         in_order: bool = False,
-        earlier: EarlierRun | None = None,
+        earlier: EarlierRuns | None = None,
     ) -> None:
         options = planned.info.options
         self.journal = Journal(planned.folder, planned.cells, planned.info, planned.earlier_results)
@@ -130,15 +130,16 @@ class Decisions:
         earlier, info = self._earlier, self.journal.info
         for ticket in self.backlog.waiting(machine) if earlier else ():
             assert earlier is not None
-            kept = earlier.judge_cell(ticket.cell, info.definitions, info.options, image).kept
-            if kept is None or not self.backlog.withdraw(ticket):
+            judged = earlier.judge_cell(ticket.cell, info.definitions, info.options, image)
+            kept, source = judged.kept, judged.source
+            if kept is None or source is None or not self.backlog.withdraw(ticket):
                 continue
-            result = earlier.copy_result(kept, ticket.cell.rerun(info.options), self.journal.folder)
+            result = source.copy_result(kept, ticket.cell.rerun(info.options), self.journal.folder)
             labels = {lane.label for lane in info.lanes}
-            for lane in earlier.take_over_lanes([result]):
+            for lane in source.take_over_lanes([result]):
                 if lane.label not in labels:
                     self.journal.add_lane(lane)
-            self.journal.deployed(ticket.cell.build, earlier.get_files(ticket.cell.build.name))
+            self.journal.deployed(ticket.cell.build, source.get_files(ticket.cell.build.name))
             self.observer.cell(self.journal.decide(ticket.cell, result))
 
     def wake(self) -> None:

@@ -1,8 +1,8 @@
 """Cells whose results an earlier run has already, because nothing that decides them has changed since."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
@@ -16,6 +16,7 @@ from lab.lane.prepare_image import find_ready_image
 from lab.merge import copy_evidence
 from lab.plan import OF_EVERY_CELL, Cell, PlannedRun
 from lab.record import (
+    RESULTS_FILE,
     BuildRecord,
     CellResult,
     ExperimentPolicy,
@@ -25,6 +26,8 @@ from lab.record import (
     RunResult,
     Status,
 )
+from lab.report.site.model import HISTORY_FILE
+from lab.report.site.records import read_site_records
 
 # Why nobody knows whether a cell is kept: its guest has no image yet that its lanes could start from.
 NO_IMAGE = "image not known before it is built"
@@ -93,7 +96,7 @@ def _digest(*parts: str) -> str:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What becomes of a cell: `kept` is its result of an earlier run; if that is None, it is run.
+    """What becomes of a cell: `kept` is its result as `source` has it; if that is None, it is run.
 
     `reason` says in a few words from which run it is kept, or why it is run.
     """
@@ -101,43 +104,34 @@ class Judgement:
     cell: Cell
     reason: str
     kept: CellResult | None = None
+    source: "EarlierRun | None" = None
 
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """A run whose results stand for cells of a new one; none that is older than `fresh` seconds."""
+    """A run whose results stand for cells of a new one; none that is older than `fresh` seconds.
+
+    `places` says where evidence is that is not in its cell's folder: files of `folder`, by the record's names.
+    """
 
     folder: Path
     run: RunResult
-    paths: Paths
     fresh: float | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
-    def _results(self) -> dict[Path, CellResult]:
+    def results(self) -> dict[Path, CellResult]:
+        """The results of its cells, by their folders."""
         return {result.folder: result for result in self.run.cells}
-
-    def judge(
-        self, cells: Iterable[Cell], definitions: Mapping[str, str], options: RunOptions
-    ) -> list[Judgement]:
-        """Say of each cell of a new run whether the result of this one stands for it.
-
-        `definitions` and `options` are those of the new run.
-        """
-        judged = []
-        images: dict[str, BaseImage | None] = {}
-        for cell in cells:
-            if cell.guest.name not in images:
-                images[cell.guest.name] = find_ready_image(self.paths, cell.guest)
-            judged.append(self.judge_cell(cell, definitions, options, images[cell.guest.name]))
-        return judged
 
     def judge_cell(
         self, cell: Cell, definitions: Mapping[str, str], options: RunOptions, image: BaseImage | None
     ) -> Judgement:
-        """Say whether the result of this run stands for a cell on this image; None: it has none yet."""
-        result = self._results.get(cell.folder)
-        if result is None:
-            return Judgement(cell, self._explain_absence(cell))
+        """Say whether its result of a cell, which it must have, stands for the cell on this image.
+
+        `definitions` and `options` are those of the new run. `image`: None if the guest has none yet.
+        """
+        result = self.results[cell.folder]
         if obstacle := self._find_obstacle(result, options):
             return Judgement(cell, f"not kept: {obstacle}")
         then = self._read_ingredients(result).digest_parts(result)
@@ -161,16 +155,14 @@ class EarlierRun:
         assert origin is not None
         if self.fresh is not None and datetime.now(UTC) - origin.began > timedelta(seconds=self.fresh):
             return Judgement(cell, f"older than --fresh: {origin}")
-        return Judgement(cell, f"kept: {origin}", kept)
+        return Judgement(cell, f"kept: {origin}", kept, self)
 
-    def _explain_absence(self, cell: Cell) -> str:
-        """Why the run has no result for a cell."""
+    def has_other_build(self, cell: Cell) -> bool:
+        """Whether it ran the suite of a cell there with another build."""
         place = (cell.guest.name, cell.variant.name)
         suites = {build.name: build.suite for build in self.run.run.builds}
         others = [result for result in self.run.cells if (result.guest, result.variant) == place]
-        if any(suites[result.build] == cell.suite.name for result in others):
-            return f"differs: {DecidingPart.BUILD}"
-        return "not kept: not there"
+        return any(suites[result.build] == cell.suite.name for result in others)
 
     def _find_obstacle(self, result: CellResult, options: RunOptions) -> str:
         """What of a result itself keeps it from being taken over; empty if nothing does."""
@@ -236,37 +228,86 @@ class EarlierRun:
         """
         make_folder(folder)
         with explain_full_disk(folder, A_RUN):
-            return copy_evidence(folder, self.folder, result).with_parts(rerun=rerun)
+            return copy_evidence(folder, self.folder, result, self.places).with_parts(rerun=rerun)
+
+
+@dataclass(frozen=True)
+class EarlierRuns:
+    """The runs whose results stand for cells of a new one: one run, or those of a site."""
+
+    runs: Sequence[EarlierRun]
+    paths: Paths
+
+    @cached_property
+    def _by_folder(self) -> dict[Path, EarlierRun]:
+        return {folder: earlier for earlier in self.runs for folder in earlier.results}
+
+    def judge(
+        self, cells: Iterable[Cell], definitions: Mapping[str, str], options: RunOptions
+    ) -> list[Judgement]:
+        """Say of each cell of a new run whether a result stands for it.
+
+        `definitions` and `options` are those of the new run.
+        """
+        judged = []
+        images: dict[str, BaseImage | None] = {}
+        for cell in cells:
+            if cell.guest.name not in images:
+                images[cell.guest.name] = find_ready_image(self.paths, cell.guest)
+            judged.append(self.judge_cell(cell, definitions, options, images[cell.guest.name]))
+        return judged
+
+    def judge_cell(
+        self, cell: Cell, definitions: Mapping[str, str], options: RunOptions, image: BaseImage | None
+    ) -> Judgement:
+        """Say whether a result stands for a cell on this image; None: the guest has none yet."""
+        if earlier := self._by_folder.get(cell.folder):
+            return earlier.judge_cell(cell, definitions, options, image)
+        if any(earlier.has_other_build(cell) for earlier in self.runs):
+            return Judgement(cell, f"differs: {DecidingPart.BUILD}")
+        return Judgement(cell, "not kept: not there")
 
     def keep(self, planned: PlannedRun, judged: Iterable[Judgement]) -> PlannedRun:
-        """Take over what stands of this run into a planned one, and copy its evidence: see `copy_result`."""
+        """Take over what stands into a planned run, and copy its evidence: see `EarlierRun.copy_result`."""
         folder, info = planned.folder, planned.info
-        kept = {
-            each.cell.folder: self.copy_result(each.kept, each.cell.rerun(info.options), folder)
-            for each in judged
-            if each.kept
-        }
-        names = {result.build for result in kept.values()}
-        builds = [
-            build.with_values(files=self.get_files(build.name)) if build.name in names else build
-            for build in info.builds
-        ]
-        lanes = [*info.lanes, *self.take_over_lanes(kept.values())]
-        return replace(planned, info=info.with_values(builds=builds, lanes=lanes), earlier_results=kept)
+        kept: dict[Path, CellResult] = {}
+        lanes = {lane.label: lane for lane in info.lanes}
+        builds = {build.name: build for build in info.builds}
+        for each in judged:
+            if each.kept is None or each.source is None:
+                continue
+            result = each.source.copy_result(each.kept, each.cell.rerun(info.options), folder)
+            kept[each.cell.folder] = result
+            lanes |= {lane.label: lane for lane in each.source.take_over_lanes([result])}
+            build = builds[result.build]
+            files = {**each.source.get_files(build.name), **build.files}
+            builds[build.name] = build.with_values(files=files)
+        values = {"builds": list(builds.values()), "lanes": list(lanes.values())}
+        return replace(planned, info=info.with_values(**values), earlier_results=kept)
 
 
-def read_earlier(folder: Path, paths: Paths, fresh: float | None) -> EarlierRun:
-    """Read the run in a folder, to take over its results.
+def read_earlier(folder: Path, paths: Paths, fresh: float | None) -> EarlierRuns:
+    """Read the run in a folder, or those of the site there, to take over their results.
 
-    Raises UsageError for one that cannot be read, and for one that ran no suite.
+    Raises UsageError for a run that cannot be read or ran no suite, and for a site without records.
     """
-    run = RunResult.read(folder)
-    if run.run.options.predict:
+    if (folder / RESULTS_FILE).exists() or not (folder / HISTORY_FILE).exists():
+        run = RunResult.read(folder)
+        if run.run.options.predict:
+            raise UsageError(
+                f"--since {folder}: that run only predicted, and has no results",
+                hint="name a run whose suites ran",
+            )
+        return EarlierRuns([EarlierRun(folder, run, fresh)], paths)
+    runs = [
+        EarlierRun(folder, published.run, fresh, published.places) for published in read_site_records(folder)
+    ]
+    if not runs:
         raise UsageError(
-            f"--since {folder}: that run only predicted, and has no results",
-            hint="name a run whose suites ran",
+            f"--since {folder}: that site holds no records of its runs",
+            hint="publish it again with this lab, or name a run",
         )
-    return EarlierRun(folder, run, paths, fresh)
+    return EarlierRuns(runs, paths)
 
 
 def describe_judgements(judged: Iterable[Judgement]) -> list[str]:

@@ -19,7 +19,7 @@ from lab.record.folders import lock_folder
 from lab.run.decisions import NO_IMAGE, Decisions, Follow, follow_with_nothing
 from lab.run.observer import Observer
 from lab.run.priority import OVER_BUDGET, Budget
-from lab.run.reuse import EarlierRun
+from lab.run.reuse import EarlierRuns
 from lab.run.worker import Worker
 
 # How often the host's memory is looked at while a lane waits for it: another program may give some back.
@@ -43,7 +43,7 @@ class Scheduler:
     follow: Follow = follow_with_nothing
     offline: bool = False
     budget: Budget | None = None
-    earlier: EarlierRun | None = None
+    earlier: EarlierRuns | None = None
     _workers: dict[int, Worker] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
 

@@ -29,7 +29,7 @@ from lab.record import CellResult, RunOptions, RunResult, Status
 from lab.record.folders import LOCK
 from lab.run import decisions, scheduler, start
 from lab.run.backlog import Estimates
-from lab.run.reuse import EarlierRun
+from lab.run.reuse import EarlierRuns
 from lab.run.scheduler import Scheduler
 from tests.builders.cells import changed
 from tests.builders.facts import facts
@@ -128,7 +128,7 @@ class Lab:
         kept: Callable[[Cell], CellResult | None] = lambda cell: None,
         sizes: Mapping[str, int] | None = None,
         offline: bool = False,
-        earlier: EarlierRun | None = None,
+        earlier: EarlierRuns | None = None,
         **options: Any,
     ) -> RunResult:
         definitions = catalog.load_catalog()

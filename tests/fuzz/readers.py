@@ -52,6 +52,7 @@ from lab.report import compare as compare_report
 from lab.report import github, judgements, junit, markdown, terminal
 from lab.report.site.model import read_history
 from lab.report.site.publish import publish_site
+from lab.report.site.records import read_site_records
 from lab.repro import judging, reading
 from lab.verdict import protection, words
 from lab.verdict import protection as verdict
@@ -457,6 +458,12 @@ def _site(content: bytes, folder: Path) -> None:
     list(check_text.format_answer(answer.judge_host(report, loaded.published)))
 
 
+def _site_records(content: bytes, folder: Path) -> None:
+    _put(folder / "records/run", {"evidence.json": content})
+    full_run().write(folder / "records/run")
+    read_site_records(folder)
+
+
 def _listing(content: bytes, _folder: Path) -> None:
     with patch.object(download, "download_text", lambda url, task, **_more: content):
         cloud.newest_build("https://x/images/{build}/a-{build}.img", r"[\w.-]+", UNWATCHED)
@@ -530,6 +537,7 @@ READERS = [
     Reader("decided.jsonl", lines_of(*DECIDED), _decided, cost=2),
     Reader("a record in all reports", json_of(RUN), _reports, cost=20),
     Reader("the history of a site", json_of({"shown": []}), _stored("history.json", read_history)),
+    Reader("where a site has evidence", json_of({"places": {"cells/a/x": "evidence/x"}}), _site_records),
     Reader("a shard", json_of(_tree_of(_shards()[1])), _shard, cost=4),
     Reader("a baseline", toml_of(baseline.render(RESULTS).encode()), _toml(baseline.read), cost=2),
     Reader("expectations", toml_of(entry().encode()), _toml(expectations.read_expectations)),

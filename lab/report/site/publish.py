@@ -10,7 +10,7 @@ from pathlib import Path
 from lab.base import notices, scratch
 from lab.base.errors import LabError, UsageError, format_error
 from lab.base.files import format_free_space, is_full, open_regular, sync_tree
-from lab.report.site import host_pages, maintainers, model
+from lab.report.site import host_pages, maintainers, model, records
 from lab.report.site.model import HISTORY_FILE, History, Site
 from lab.report.site.page import STATIC, Copy, Output, Page, TextFile, make_renderer, make_stand_in
 
@@ -37,6 +37,7 @@ PARTS: list[Callable[[Site], Iterable[Output]]] = [
     maintainers.make_run_pages,
     maintainers.make_cell_pages,
     evidence_files,
+    records.make_records,
 ]
 
 # From <linux/fs.h>: exchange two paths in one step.

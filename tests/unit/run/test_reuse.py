@@ -1,5 +1,7 @@
 """Which cells of a new run an earlier one has decided already, and what is taken over of these."""
 
+import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -24,8 +26,9 @@ from lab.record import (
     RunResult,
     Status,
 )
+from lab.report.site.publish import publish_site
 from lab.run import reuse
-from lab.run.reuse import EarlierRun, Judgement, describe_judgements, read_earlier
+from lab.run.reuse import EarlierRun, EarlierRuns, Judgement, describe_judgements, read_earlier
 from tests.builders.cells import changed
 from tests.builders.facts import facts
 from tests.builders.guests import base_image
@@ -68,7 +71,7 @@ def run_before(folder: Path, paths: Paths, options: RunOptions | None = None, **
     told = {"facts": facts()} | more
     cells = [changed(cell, **({"lane": cell.guest} | told)) for cell in run.cells]
     RunResult(run=run.run.with_values(lanes=lanes, builds=files), cells=cells).write(folder)
-    return read_earlier(folder, paths, None)
+    return read_earlier(folder, paths, None).runs[0]
 
 
 def judge(
@@ -80,7 +83,8 @@ def judge(
     definitions: Mapping[str, str] | None = None,
 ) -> Judgement:
     known = begin(Path("new"), [cell], options=options).info
-    return earlier.judge_cell(cell, {**known.definitions, **(definitions or {})}, known.options, base)
+    runs = EarlierRuns([earlier], Paths.default())
+    return runs.judge_cell(cell, {**known.definitions, **(definitions or {})}, known.options, base)
 
 
 def test_a_cell_is_kept_as_long_as_nothing_that_decides_it_changes(tmp_path: Path, paths: Paths) -> None:
@@ -212,7 +216,7 @@ def test_what_is_older_than_asked_is_run_again(tmp_path: Path, paths: Paths) -> 
 
 def keep(earlier: EarlierRun, folder: Path, cells: list[Cell]) -> PlannedRun:
     planned = begin(folder, cells)
-    return earlier.keep(planned, [judge(earlier, cell) for cell in cells])
+    return EarlierRuns([earlier], Paths.default()).keep(planned, [judge(earlier, cell) for cell in cells])
 
 
 def test_a_kept_cell_brings_its_evidence_its_lane_and_the_files_of_its_build(
@@ -236,7 +240,7 @@ def test_what_was_kept_twice_names_the_run_that_ran_it(tmp_path: Path, paths: Pa
     second = keep(first, tmp_path / "two", SMALL)
     results = list(second.earlier_results.values())
     RunResult(run=second.info, cells=results).write(second.folder)
-    third = keep(read_earlier(second.folder, paths, None), tmp_path / "three", [CELL])
+    third = keep(read_earlier(second.folder, paths, None).runs[0], tmp_path / "three", [CELL])
     kept = third.earlier_results[CELL.folder]
     assert kept.history.kept == KeptFrom(run="one", began=first.run.run.started)
     assert [lane.label for lane in third.info.lanes] == [kept.history.lane] == ["one: debian-12"]
@@ -255,6 +259,50 @@ def test_a_run_that_only_predicted_has_no_results(tmp_path: Path, paths: Paths) 
     finish(folder, begin(folder, SMALL, options=RunOptions(predict=True)))
     with pytest.raises(UsageError, match="that run only predicted"):
         read_earlier(folder, paths, None)
+
+
+# -- from a site
+
+
+def test_a_site_has_what_a_later_run_can_keep(tmp_path: Path, paths: Paths) -> None:
+    run_before(tmp_path / "one", paths)
+    site = publish_site([tmp_path / "one"], tmp_path / "site").parent
+    [earlier] = read_earlier(site, paths, None).runs
+    kept = keep(earlier, tmp_path / "two", SMALL).earlier_results[CELL.folder]
+    assert kept.history.kept is not None
+    assert kept.history.kept.run == "one"
+    assert [(tmp_path / "two" / file).read_text() for file in kept.evidence] == [f"one {CELL.name}\n"]
+    # The names of hosts stay at home.
+    [lane, _] = earlier.run.run.lanes
+    assert lane.host is not None
+    assert lane.host.name == "host 1"
+
+
+def test_of_each_cell_a_site_has_the_result_that_it_shows(tmp_path: Path, paths: Paths) -> None:
+    run_before(tmp_path / "one", paths)
+    finish(tmp_path / "two", begin(tmp_path / "two", SMALL[:2]))
+    site = publish_site([tmp_path / "one", tmp_path / "two"], tmp_path / "site").parent
+    runs = {earlier.run.run.id: list(earlier.results) for earlier in read_earlier(site, paths, None).runs}
+    assert runs == {
+        "one": [cell.folder for cell in SMALL[2:]],
+        "two": [cell.folder for cell in SMALL[:2]],
+    }
+
+
+def test_a_site_without_records_or_with_damaged_ones_is_refused(tmp_path: Path, paths: Paths) -> None:
+    run_before(tmp_path / "one", paths)
+    site = publish_site([tmp_path / "one"], tmp_path / "site").parent
+    places = site / "records/one/evidence.json"
+    places.write_text(json.dumps({"places": {"cells/x": "../../etc/passwd"}}))
+    with pytest.raises(UsageError, match=r"places.cells/x: .*expected where the site has evidence"):
+        read_earlier(site, paths, None)
+    record = places.with_name("results.json")
+    record.write_text(record.read_text().replace('"schema":3', '"schema":2'))
+    with pytest.raises(UsageError, match="is not a record that this lab can read: schema: "):
+        read_earlier(site, paths, None)
+    shutil.rmtree(site / "records")
+    with pytest.raises(UsageError, match="that site holds no records of its runs"):
+        read_earlier(site, paths, None)
 
 
 # -- through the command line
@@ -281,6 +329,8 @@ def test_a_second_run_keeps_what_the_first_decided(
     assert "since" in listed[0]
     assert f"kept: run one of {date}" in listed[1]
     assert "not kept: not there" in listed[2]
+    only = ["matrix", "-g", "debian-12", "-v", "stock", "--build", "0.10.8", *since[-2:]]
+    assert "time: none, all of them are kept" in run_lab(0, *only, "--list").err
     printed = run_lab(0, *since, "--no-experiment", "-o", str(tmp_path / "two"))
     assert passing == ["debian-12/userns-clone-off/0.10.8"]
     assert f"1 cell of debian-12: kept: run one of {date}\n" in printed
