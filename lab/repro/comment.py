@@ -240,7 +240,7 @@ def _say_run(report: Report, judged: JudgedReport, choice: SuiteChoice) -> str:
         lack = "the report names no host"
         if host := report.host:
             lack += f", only what points to {escape_report(host.title)}{cite_lines([host.quote])}"
-    elif system.version is None:
+    elif system.version is None and not system.rolling:
         lack = f"the report names no release of {escape_report(system.name)}{cite_lines([system.quote])}"
     else:
         lack = f"the lab has no guest for {escape_report(system.title)}{cite_lines([system.quote])}"
@@ -271,8 +271,6 @@ def _ask(report: Report, judged: JudgedReport) -> Iterator[str]:
         lacks.pop(THE_VERSION, None)
     if any(explanation.quotes for explanation in judged.instead):
         lacks.pop(A_MESSAGE, None)
-    if report.host and report.host.version is None and find_guest(report):
-        lacks.pop(f"the release of {report.host.name}", None)  # A rolling distribution has none.
     if lacks:
         lacking, commands = ", ".join(map(escape_report, lacks)), "; ".join(dict.fromkeys(lacks.values()))
         probe = "; the script that `lab probe` prints shows more" if is_ours else ""

@@ -408,6 +408,8 @@ def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark
             family = systems.find_family(system.id)
             if owner is None or family is None or system.inferred or owner.id in (system.id, family):
                 continue
+            if system.or_derivative and systems.find_family(owner.id) == family:
+                continue
             name = "wsl-kernel" if owner.id == WSL else "foreign-kernel"
             words = {"release": kernel.release, "owner": owner.name, "system": system.name}
             remarks.append(_remark(name, system.quote, kernel.quote, **words))

@@ -110,6 +110,7 @@ class System(Statement):
 
     `like`: the distribution that it derives from. `or_derivative`: the report leaves open whether it is this
     distribution or one that derives from it. `inferred`: nobody named it, its kernel's words tell it.
+    `rolling`: it has no releases.
     """
 
     kind = "system"
@@ -120,17 +121,18 @@ class System(Statement):
     like: str | None = field(default=None, compare=False)
     or_derivative: bool = field(default=False, compare=False)
     inferred: bool = field(default=False, compare=False)
+    rolling: bool = field(default=False, compare=False)
 
     @property
     def title(self) -> str:
         """The distribution as the report names it, with what the report leaves open."""
         version = f" {self.version}" if self.version and self.version not in self.name else ""
-        more = " or a derivative" if self.or_derivative and "derivative" not in self.name else ""
+        more = " or a derivative" if self.or_derivative else ""
         return f"{self.name}{version}{more}"
 
     def __str__(self) -> str:
         notes = {
-            "version not named": not self.version,
+            "version not named": not self.version and not self.rolling,
             f"derives from {self.like}": self.like,
             "the report names no system, and only this one has what it shows": self.inferred,
             "in a container": self.place is Place.CONTAINER,
@@ -369,9 +371,10 @@ class Report:
         """What it does not say and a verdict needs, each with a command that shows it on the host."""
         named_host = self.host if self.host and not self.host.inferred else None
         release = f"the release of {named_host.name}" if named_host else "the distribution and its release"
+        has_release = named_host is not None and (named_host.rolling or named_host.version is not None)
         messages = any(isinstance(statement, ErrorMessage | AuditLine) for statement in self.statements)
         lacks = {
-            release: ("cat /etc/os-release; uname -rm", named_host is None or named_host.version is None),
+            release: ("cat /etc/os-release; uname -rm", not has_release),
             A_MESSAGE: ("sudo dmesg | tail -n 50", not messages),
             THE_VERSION: ("pip show boxlite", not self.versions),
         }

@@ -49,6 +49,7 @@ class Distribution:
     alone: Sequence[str] = ()
     told: Sequence[str] = ()
     outer: bool = False
+    rolling: bool = False
     called: str = "(?!)"
     codenames: dict[str, str] = field(default_factory=dict)
 
@@ -98,6 +99,7 @@ DISTRIBUTIONS = {
     for row in TABLE["distribution"]
 }
 OUTER = {row.id for row in DISTRIBUTIONS.values() if row.outer}
+ROLLING = {row.id for row in DISTRIBUTIONS.values() if row.rolling}
 
 
 def find_family(name: str) -> str | None:
@@ -235,14 +237,14 @@ def complete_statements(text: ReportText, statements: Sequence[Statement]) -> li
         None, (find_system_of_kernel(kernel) for kernel in statements if isinstance(kernel, KernelStatement))
     )
     if not any(isinstance(one, System) and one.place is Place.HOST for one in statements):
-        return [*statements, *(inferred[:1] or _traced(text))]
+        statements = [*statements, *(inferred[:1] or _traced(text))]
     releases = {system.id: system.version for system in inferred if system.version}
-    return [
-        replace(one, version=one.version or releases.get(one.id))
-        if isinstance(one, System) and one.place is Place.HOST
-        else one
-        for one in statements
-    ]
+
+    def complete(system: System) -> System:
+        version = releases.get(system.id) if system.place is Place.HOST else None
+        return replace(system, version=system.version or version, rolling=system.id in ROLLING)
+
+    return [complete(one) if isinstance(one, System) else one for one in statements]
 
 
 def _traced(text: ReportText) -> list[System]:
@@ -321,7 +323,7 @@ def _named(text: ReportText, index: int) -> Iterator[Mention]:
                 continue
             rank = Rank.KERNEL
         written = written or _next_field(text, index, row, tail)
-        name = f"{words[start:end].rstrip(' -:,(_')}{derivative[0] if derivative else ''}"
+        name = words[start:end].rstrip(" -:,(_")
         where = _place(line, lead, words[start:end], tail)
         system = replace(row.on(line, name, written, where), or_derivative=derivative is not None)
         yield rank, system

@@ -152,3 +152,16 @@ def test_no_comment_has_a_general_failure_as_a_reason_against_a_cause() -> None:
     assert not any("against it" in line for line in lines)
     # It quotes no message.
     assert not any("whose messages" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("host", "false"),
+    [
+        ("I run Void Linux.", "release of"),
+        ("It fails on Ubuntu derivatives.\n\nLinux 5.15.11-76051511-generic", "is a kernel of Pop"),
+        ("A Debian 12 based system", "based"),
+    ],
+)
+def test_nothing_false_is_said_of_a_host_without_releases_and_of_a_derivative(host: str, false: str) -> None:
+    text = f"# It fails\n\n{host}\n\nbwrap: No permissions to create a new namespace\n"
+    assert not [line for line in write(text) if false in line]
