@@ -150,6 +150,10 @@ class Container(TableKnob):
     def is_run_by_root(self) -> bool:
         return self.rootless
 
+    @property
+    def belongs_to_user(self) -> str:
+        return "the daemon is one of the suite's usual user" if self.rootless else ""
+
     def why_not(self, facts: Facts) -> str | None:
         if self.engine not in facts.engines:
             return f"has no {self.engine}"
@@ -213,6 +217,10 @@ class SuiteSession(TableKnob):
         if self.kind == "init-scope" and facts.cgroup != "v2":
             return "has no cgroup v2"
         return None
+
+    @property
+    def belongs_to_user(self) -> str:
+        return "a kind of session is one of the suite's usual user"
 
     def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
         session = user.context.session

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache, reduce
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -140,10 +140,11 @@ class Change:
         """The changed variant, under its own name. Its settings that contradict the change give way."""
         update: dict[str, Knob | None] = {}
         for kind, knob in self.settings.items():
-            parts_of_variant = variant.knobs[kind].parts() if kind in variant.knobs else []
-            compatible = [part for part in parts_of_variant if part != knob and not part.contradicts(knob)]
-            parts = compatible if self.without else [*compatible, knob]
-            update[kind] = reduce(type(knob).combined, parts) if parts else None
+            before = variant.knobs.get(kind)
+            if self.without:
+                update[kind] = before.less(knob) if before else None
+            else:
+                update[kind] = before.giving_way_to(knob) if before else knob
         return variant.model_copy(update=update)
 
 

@@ -1,6 +1,7 @@
 """What a knob is: one kind of setting that a variant can apply to a guest."""
 
 from abc import ABC, abstractmethod
+from functools import reduce
 from typing import Any, Self
 
 from pydantic import ConfigDict, RootModel
@@ -56,6 +57,18 @@ class Knob(ABC):
                 raise Conflict(f"{key} is {values[key]} and {other_values[key]}")
         return {**values, **other_values}
 
+    def less(self, other: Self) -> Self | None:
+        """The setting without what another of the same kind sets; None if nothing is left."""
+        parts = self._compatible_parts(other)
+        return reduce(type(self).combined, parts) if parts else None
+
+    def giving_way_to(self, other: Self) -> Self:
+        """The setting with another of the same kind. What contradicts the other gives way to it."""
+        return reduce(type(self).combined, [*self._compatible_parts(other), other])
+
+    def _compatible_parts(self, other: Self) -> list[Self]:
+        return [part for part in self.parts() if part != other and not part.contradicts(other)]
+
     def contradicts(self, other: Self) -> bool:
         """Whether both cannot hold at once."""
         try:
@@ -73,6 +86,11 @@ class Knob(ABC):
     def is_run_by_root(self) -> bool:
         """Whether the suite runs with the number 0, be it root's or, in a user namespace, another user's."""
         return False
+
+    @property
+    def belongs_to_user(self) -> str:
+        """Why the suite must be run by its usual user; empty if root may run it, too."""
+        return ""
 
     def kernel_arguments(self) -> list[str]:
         """What this setting adds to the kernel's command line."""
@@ -107,6 +125,9 @@ class TableKnob(Definition, Knob):
 
     def combined(self, other: Self) -> Self:
         return self.model_copy(update=self.joined(other))
+
+    def giving_way_to(self, other: Self) -> Self:
+        return self.model_copy(update={**self.given(), **other.given()})
 
     def parts(self) -> list[Self]:
         return [self]

@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal, Self
 from packaging.version import Version
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from lab.catalog.confinement import Cgroup, Container, Kvm, Service, Sockets, SuiteSession, User, UserLimits
+from lab.catalog.confinement import (
+    Cgroup,
+    Container,
+    Kvm,
+    Service,
+    Sockets,
+    SuiteSession,
+    User,
+    UserLimits,
+)
 from lab.catalog.knob import Conflict, Knob, MapKnob, TableKnob
 from lab.catalog.toml import Definition
 from lab.probes import Facts, SuiteUser
@@ -245,6 +254,9 @@ class AppArmor(TableKnob):
                 "confine_suite_by": next(iter(names), None),
             }
         )
+
+    # Profiles are settings of their own.
+    giving_way_to = Knob.giving_way_to
 
     def parts(self) -> list[Self]:
         confine: dict[str, Any] = {"confine_suite_by": self.confine_suite_by}

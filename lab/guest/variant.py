@@ -50,9 +50,12 @@ def explain_inapplicable(variant: Variant, facts: Facts) -> str | None:
     # A profile that confines the suite also confines what starts a container, and no profile of the variants'
     # allows that.
     twice = f"the suite cannot be started by {' and by '.join(starters)} at once" if len(starters) > 1 else None
-    as_root = "session" in variant.knobs and "user" in variant.knobs
-    not_of_root = "a kind of session is one of the suite's usual user, and root would run the suite"
-    return next(filter(None, [*reasons, twice, not_of_root if as_root else None]), None)
+    not_of_root = [
+        f"{knob.belongs_to_user}, and root would run the suite"
+        for knob in variant.knobs.values()
+        if knob.belongs_to_user and "user" in variant.knobs
+    ]
+    return next(filter(None, [*reasons, twice, *not_of_root]), None)
 
 
 def begin_cell(session: Session, variant: Variant, *, mark: CellStart, sysctls: Iterable[str]) -> Facts:

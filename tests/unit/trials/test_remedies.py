@@ -132,7 +132,7 @@ class Guest(FakeGuest):
     def begin(self, variant: Variant, *, mark: CellStart, sysctls: Iterable[str]) -> Facts:
         more = [f"{kind} {knob.words()}" for kind, knob in variant.knobs.items() if kind != "sysctl"]
         self.did.append(" ".join(["fork", *more]))
-        starters = [knob for kind, knob in variant.knobs.items() if kind in ("service", "session")]
+        starters = [knob for kind, knob in variant.knobs.items() if kind in ("container", "service", "session")]
         self.applied = {f"{name}={value}" for knob in starters for name, value in knob.given().items()}
         return self.facts
 
@@ -444,11 +444,31 @@ def test_a_cell_s_container_gives_way_to_that_of_a_remedy(try_all: Try, engine: 
     guest.facts = facts(engines=[engine])
     tried = try_all(guest, variant_name=f"{variant}+userns-clone-off")
     assert list(tried) == ["unconfined-container", "privileged-container", "jailer-off"]
+    with_kvm = ", kvm=True" if engine == "docker" else ""
     assert [step for step in guest.did if step.startswith("fork")] == [
-        f"fork container engine={engine}, kind=unconfined",
-        f"fork container engine={engine}, kind=privileged user name=root",
+        f"fork container engine={engine}, kind=unconfined{with_kvm}",
+        f"fork container engine={engine}, kind=privileged{with_kvm} user name=root",
         f"fork container {CATALOG.variants[variant].knobs['container'].words()}",
     ]
+
+
+def test_a_remedy_that_gives_the_container_a_device_gives_it(try_all: Try) -> None:
+    guest = Guest(["container-without-kvm"], {"kvm=True": {"container-without-kvm"}})
+    guest.facts = facts(engines=["docker"])
+    tried = try_all(guest, ["container-without-kvm"], variant_name="docker")
+    assert tried["container-kvm"].result == "verified"
+    assert "fork container engine=docker, kind=default, kvm=True" in guest.did
+
+
+def test_what_a_remedy_does_not_set_of_a_container_stays_as_the_cell_has_it(try_all: Try) -> None:
+    guest = Guest(["seccomp"], {"kind=unconfined": {"seccomp"}})
+    guest.facts = facts(engines=["docker"], login_sessions=True)
+    tried = try_all(guest, ["seccomp"], variant_name="docker-rootless")
+    assert tried["unconfined-container"].result == "verified"
+    assert "fork container engine=docker, kind=unconfined, kvm=True, rootless=True" in guest.did
+    refused = tried["privileged-container"]
+    assert refused.result == "cannot be tried here"
+    assert refused.reason == "the daemon is one of the suite's usual user, and root would run the suite"
 
 
 @pytest.mark.parametrize(
