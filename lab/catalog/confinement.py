@@ -263,6 +263,40 @@ class SuiteSession(TableKnob):
         return ["cron.service", "crond.service"] if self.kind == "cron" else []
 
 
+# Where a system made of Nix's packages has its programs, and the paths that it nevertheless has.
+NIX_STORE = "/nix/store"
+AS_LINKS = ("/bin/sh", "/usr/bin/env")
+# What is then at none of the usual places.
+NOT_AT_USR = "/usr/bin/bwrap"
+
+
+class Programs(TableKnob):
+    """All programs and libraries are below this folder, and the loader at its usual path leads there, too.
+
+    NixOS is so with nix-ld, which puts a loader where programs that were made elsewhere look for one. Only the
+    suite and the probes see it so.
+    """
+
+    folder: Literal["/nix/store"]
+
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
+        if unknown := [path for path in self.links() if path not in user.links]:
+            return [f"where {' and '.join(unknown)} lead is not known"]
+        targets = {path: user.links[path].target or "" for path in AS_LINKS}
+        wrong = [
+            f"{path} does not lead below {self.folder} but to {target or 'itself'}"
+            for path, target in targets.items()
+            if not target.startswith(f"{self.folder}/")
+        ]
+        return wrong if user.links[NOT_AT_USR].error else [*wrong, f"{NOT_AT_USR} is there"]
+
+    def links(self) -> list[str]:
+        return [*AS_LINKS, NOT_AT_USR]
+
+    def under(self) -> list[str]:
+        return ["lab-nix-store"]
+
+
 # Since this version bubblewrap calls openat2 (see its NEWS), which RestrictSUIDSGID= denies.
 OPENS_WITH_OPENAT2 = Version("0.12")
 # As systemd calls them. `SERVICE` in `lab/probes/programs/probe.py` has the same names.

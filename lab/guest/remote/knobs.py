@@ -368,6 +368,67 @@ def start_rootless_daemon():
     return " ".join([*as_user, "docker", "--host=unix://%s/docker.sock" % folder])
 
 
+# Root makes the view, in a mount namespace of the command's own, and becomes the caller again. Only the
+# environment's variables of the caller's session come along.
+IN_STORE = r"""#!/usr/bin/python3 -IS
+import ctypes
+import glob
+import os
+import pwd
+import sys
+# os.execvp imports it, and by then it is at another place.
+import warnings
+
+SYSTEM = "/nix/store/lab-system"
+LINKS = ["bin/env", "bin/sh"]
+KEPT = ["HOME", "LOGNAME", "USER", "XDG_RUNTIME_DIR", "XDG_SESSION_ID"]
+CLONE_NEWNS = 0x20000
+MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+
+if sys.argv[1:2] != ["--as"]:
+    kept = ["%s=%s" % (name, os.environ[name]) for name in KEPT if name in os.environ]
+    words = ["sudo", "-n", __file__, "--as", str(os.getuid()), os.getcwd(), *kept, "--", *sys.argv[1:]]
+    os.execvp("sudo", words)
+
+user = pwd.getpwuid(int(sys.argv[2]))
+end = sys.argv.index("--")
+folder, kept, command = sys.argv[3], sys.argv[4:end], sys.argv[end + 1 :]
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(name, *arguments):
+    if getattr(libc, name)(*arguments):
+        sys.exit("%s of %s: %s" % (name, SYSTEM, os.strerror(ctypes.get_errno())))
+
+
+loaders = [os.path.relpath(path, "/usr") for path in glob.glob("/usr/lib*/ld-linux-*")]
+libraries = glob.glob(SYSTEM + "/lib/*-linux-gnu") + [SYSTEM + "/lib64", SYSTEM + "/lib"]
+call("unshare", CLONE_NEWNS)
+call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+call("mount", b"lab", b"/usr", b"tmpfs", 0, b"mode=755")
+for name in [*LINKS, *loaders, "lib/.", "sbin/."]:
+    os.makedirs(os.path.dirname("/usr/" + name), exist_ok=True)
+    if not name.endswith("/."):
+        os.symlink("%s/%s" % (SYSTEM, name), "/usr/" + name)
+os.initgroups(user.pw_name, user.pw_gid)
+os.setgid(user.pw_gid)
+os.setuid(user.pw_uid)
+os.chdir(folder)
+os.environ.clear()
+os.environ.update(word.split("=", 1) for word in kept)
+os.environ.update(PATH="%s/bin:%s/sbin" % (SYSTEM, SYSTEM), LD_LIBRARY_PATH=":".join(libraries))
+os.execvp(command[0], command)
+"""
+
+
+def programs(_settings):
+    """Make the command that gives another one a view without /usr, /usr/local/bin/lab-nix-store."""
+    system = Path("/nix/store/lab-system")
+    system.mkdir(parents=True)
+    run("mount", "--bind", "/usr", str(system))
+    make_command("lab-nix-store", IN_STORE, "/usr/local/bin/lab-nix-store")
+
+
 # systemd would replace variables in the words of a command. The shell waits for the command, because
 # systemd-run does not tell which signal ended it.
 SERVICE = r"""#!/usr/bin/python3 -IS
@@ -508,6 +569,7 @@ KINDS = {
     "kvm": kvm,
     "limits": limits,
     "mount": mount,
+    "programs": programs,
     "selinux": selinux,
     "service": service,
     "session": session,

@@ -226,7 +226,15 @@ def knob(
 ) -> dict[str, str]:
     """Put a setting on below a folder, with stand-ins for programs. Gives the environment."""
     program = programs.read_sources()["knobs"]
-    places = ["srv", "usr/local/bin", "etc/cron.d", "etc/pam.d", "etc/sudoers.d", "etc/systemd/system"]
+    places = [
+        "nix/store",
+        "srv",
+        "usr/local/bin",
+        "etc/cron.d",
+        "etc/pam.d",
+        "etc/sudoers.d",
+        "etc/systemd/system",
+    ]
     places += ["sys/fs/cgroup/init.scope", "sys/fs/selinux", "usr/sbin"]
     program = re.sub(rf"/({'|'.join(places)})\b", f"{folder}/\\1", program)
     program = program.replace("/usr/share/docker.io", str(folder)).replace('"tester"', repr(user))
@@ -408,6 +416,21 @@ def test_a_command_is_started_in_the_control_group_of_systemd(tmp_path: Path) ->
     )
     # Without the number of the login's session.
     assert started.stdout == (tmp_path / "sys/fs/cgroup/init.scope/cgroup.procs").read_text()
+
+
+def test_root_is_asked_for_a_view_of_the_store_with_what_the_callers_session_told(tmp_path: Path) -> None:
+    given = 'printf "%s\\n" "$@" >"$FOLDER/given"'
+    environment = knob(tmp_path, "programs", {"folder": "/nix/store"}, {"sudo": given, "mount": given})
+    assert (tmp_path / "given").read_text() == f"--bind\n/usr\n{tmp_path}/nix/store/lab-system\n"
+    command = str(tmp_path / "usr/local/bin/lab-nix-store")
+    told = {"PATH": environment["PATH"], "FOLDER": str(tmp_path), "HOME": "/home/a b", "OTHER": "1"}
+    subprocess.run([command, "echo", "$HOME", "--"], env=told, cwd=tmp_path, check=True)
+    assert (tmp_path / "given").read_text().splitlines() == [
+        *("-n", command, "--as", str(os.getuid()), str(tmp_path), "HOME=/home/a b", "--"),
+        *("echo", "$HOME", "--"),
+    ]
+    rule = (tmp_path / "etc/sudoers.d/lab-nix-store").read_text()
+    assert rule == f"ALL ALL=(root) NOPASSWD: {command} *\n"
 
 
 def test_logins_get_no_session_of_logind(tmp_path: Path) -> None:

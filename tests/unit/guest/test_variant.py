@@ -3,6 +3,7 @@ import base64
 import runpy
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from lab import catalog
 from lab.base.errors import UsageError
 from lab.catalog import Variant, knobs
-from lab.catalog.confinement import NO_MANAGER, ContainerKind, ServiceSetting
+from lab.catalog.confinement import AS_LINKS, NO_MANAGER, NOT_AT_USR, ContainerKind, ServiceSetting
 from lab.catalog.knobs import AppArmor, Profile, Sysctl
 from lab.guest.programs import Call, Keep, RemoteFailed, read_sources, refuse_file
 from lab.guest.variant import (
@@ -184,6 +185,16 @@ def linked(target: str | None, error: str = "") -> SuiteUser:
     return who(links={BUNDLE: {"target": target, "error": error}})
 
 
+IN_PLACE: dict[str, str | None] = {"target": None, "error": ""}
+
+
+def in_store(**changed: dict[str, str | None]) -> SuiteUser:
+    """What leads below /nix/store, and /usr/bin/bwrap, which is not there."""
+    below = {path: f"/nix/store/lab-system/bin/{Path(path).name}" for path in AS_LINKS}
+    links = {path: {"target": target, "error": ""} for path, target in below.items()}
+    return who(links={**links, NOT_AT_USR: {"target": None, "error": "No such file or directory"}} | changed)
+
+
 UNCONFINED = apparmor(profiles={"lab-bwrap-unconfined": "unconfined"})
 WITHOUT_KVM = apparmor(profiles={"lab-without-kvm": "enforce"})
 DENYING = facts(selinux={"mode": "enforcing", "modules": ["lab"]})
@@ -270,6 +281,7 @@ NO = {"RestrictNamespaces": "no"}
         # systemd shows the calls of a group, and the kinds of namespace in its own order.
         ("service-system-calls", facts(), who(service={"SystemCallFilter": "accept accept4"})),
         ("ca-bundle-symlink", facts(), linked(BUNDLE_TARGET)),
+        ("nix-store", facts(), in_store()),
     ],
 )
 def test_what_the_guest_shows_is_in_effect(name: str, guest: Facts, user: SuiteUser) -> None:
@@ -425,7 +437,14 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
         ("ca-bundle-symlink", facts(), linked("b"), [f"is a symlink to b, not one to {BUNDLE_TARGET}"]),
         # Its folder has mode 0700.
         ("ca-bundle-symlink", facts(), linked(BUNDLE_TARGET, "no"), [f"reach what {BUNDLE} leads to: no"]),
+        (
+            "nix-store",
+            facts(),
+            in_store(**{"/bin/sh": IN_PLACE, NOT_AT_USR: IN_PLACE}),
+            ["/bin/sh does not lead below /nix/store but to itself", "/usr/bin/bwrap is there"],
+        ),
         # An experiment asks it of a guest that was read for another variant.
+        ("nix-store", facts(), who(), ["where /bin/sh and /usr/bin/env and /usr/bin/bwrap lead is not known"]),
         ("ca-bundle-symlink", facts(), who(), [f"whether {BUNDLE} is a symlink is not known"]),
         ("nproc-400", facts(), who(), ["the suite's user may have 3897 processes, not 400"]),
         ("service-restrict-namespaces", facts(), who(service={}), ["with RestrictNamespaces=, not yes"]),
