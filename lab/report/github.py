@@ -9,7 +9,7 @@ from pathlib import Path
 from lab.base import notices
 from lab.base.files import clean_text, cut_text
 from lab.record import RunResult, Status
-from lab.report import markdown, table
+from lab.report import markdown, predictions, table
 from lab.report.sections import Section, make_sections
 
 # GitHub takes at most this much for the summary of a step, in bytes, and drops all of a longer one.
@@ -50,8 +50,11 @@ def list_annotations(run: RunResult) -> list[str]:
             notes["warning" if status.could_not_run else "error"].append((section.title, _text(section)))
     missing = table.list_left_out(run, [Status.NOT_RUN])
     notes["warning"] += [("cells were not run", line) for line in missing]
-    told = [table.count_statuses(run.cells) or "this run has no cells", *table.list_kept(run)]
-    notes["notice"].append((table.describe_run(run), "\n".join(told)))
+    score = predictions.score_run(run)
+    told = [table.count_statuses(run.cells) or "this run has no cells", *table.list_kept(run), score.describe()]
+    notes["notice"].append((table.describe_run(run), "\n".join(filter(None, told))))
+    if wrong := score.list_wrong():
+        notes["notice"].append(("a prediction was wrong: a rule or a probe is at fault", "\n".join(wrong)))
     commands = []
     for kind, of_kind in notes.items():
         if (more := len(of_kind) - MOST) > 0:

@@ -62,6 +62,7 @@ def _suite(run: RunResult, cell: CellResult, *, several: bool) -> TestSuite:
         "load": ", ".join(cell.suite.stress),
         "rerun": cell.rerun,
         "kept from": str(kept or ""),
+        "prediction": str(cell.prediction or ""),
     }
     for name, value in properties.items():
         if value:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lab.record import BuildRecord, CellResult, Status
-from lab.report import github, markdown
+from lab.record import BuildRecord, CellResult, Foreseen, Prediction, Status
+from lab.report import github, junit, markdown
 from tests.builders.cells import cell
 from tests.builders.processes import RunLab
 from tests.builders.runs import run_of
@@ -26,6 +26,21 @@ def failed(guest: str, **more: Any) -> CellResult:
 
 
 # -- annotations
+
+
+def test_a_job_is_told_how_often_the_probes_alone_were_right_and_where_they_were_wrong() -> None:
+    works, blocked = Prediction(says=Foreseen.WORKS), Prediction(says=Foreseen.BLOCKED, cause="seccomp")
+    cells = [cell("debian-12", prediction=works), cell("debian-13", prediction=blocked)]
+    builds = [BuildRecord(name="0.10.8", version="0.10.8", source="PyPI", suite="jailer")]
+    run = run_of(*cells, builds=builds)
+    told, wrong = github.list_annotations(run)[-2:]
+    assert told.endswith("::2 pass%0Athe probes alone: 1 right, 1 wrong, 0 silent of 2")
+    assert wrong == (
+        "::notice title=a prediction was wrong%3A a rule or a probe is at fault::"
+        "debian-13 stock 0.10.8: ~ seccomp, and it is: pass"
+    )
+    # JUnit has no place for a line about all cells: each says what was expected of it.
+    assert 'name="prediction" value="~ seccomp"' in junit.render_junit(run)
 
 
 def test_a_version_that_several_builds_have_is_told_once_and_what_ends_a_title_is_escaped() -> None:
