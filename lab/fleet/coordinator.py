@@ -26,7 +26,15 @@ from lab.catalog import Guest
 from lab.fleet import engine, messages, part, results
 from lab.fleet.dispatch import Dispatch, SubmittedPart
 from lab.fleet.inventory import Inventory
-from lab.fleet.messages import Event, ImageLacks, ImagePrepared, LaneEvent, NoteEvent, PartBegins
+from lab.fleet.messages import (
+    Event,
+    ImageLacks,
+    ImagePrepared,
+    LaneEvent,
+    NoteEvent,
+    PartBegins,
+    PredictionEvent,
+)
 from lab.fleet.part import PartRefused
 from lab.fleet.roster import Roster, start_thread
 from lab.fleet.run_images import RunImages
@@ -272,6 +280,10 @@ class Coordinator:
                 self._dispatch.begin(submitted, name)
             case LaneEvent() if name == submitted.host:  # A host that was lost may still say what it does.
                 self.observer.lane(self._dispatch.label_lane(submitted, event.lane), event.progress)
+            case PredictionEvent() if name == submitted.host:
+                for ticket in submitted.tickets:
+                    if ticket.cell.name == event.cell:
+                        self.observer.prediction(ticket.cell, event.prediction)
             case NoteEvent():
                 self.observer.note(f"{name}: {event.text}")
             case ImageLacks():

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeA
 from lab.base.activity import Activity, Progress
 from lab.base.files import LONGEST_NAME, clean_text
 from lab.images.store import ImageManifest
-from lab.record.outcome import Entry
+from lab.record.outcome import Entry, Foreseen, Prediction
 
 # Longest text of an event and longest path, in characters.
 LONGEST, LONGEST_PATH = 5000, 4096
@@ -90,6 +90,22 @@ class LaneEvent(Entry):
         return Progress(self.text, self.activity, self.name) if self.text else None
 
 
+class PredictionEvent(Entry):
+    """What the probes alone expect of a cell of the part."""
+
+    kind: Literal["prediction"]
+    part: int
+    cell: Line
+    says: Foreseen
+    cause: Line | None = None
+    reason: Line = ""
+
+    @property
+    def prediction(self) -> Prediction:
+        """What an observer is told."""
+        return Prediction(says=self.says, cause=self.cause, reason=self.reason)
+
+
 class NoteEvent(Entry):
     """Something to show once."""
 
@@ -115,7 +131,7 @@ class ImagePrepared(Entry):
     image: ImageManifest
 
 
-Event = PartBegins | LaneEvent | NoteEvent | ImageLacks | ImagePrepared
+Event = PartBegins | LaneEvent | PredictionEvent | NoteEvent | ImageLacks | ImagePrepared
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 

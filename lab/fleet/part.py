@@ -24,8 +24,8 @@ from lab.catalog import Catalog
 from lab.fleet import images, results
 from lab.fleet.messages import PartEnd
 from lab.images.store import BaseImage, ImageManifest
-from lab.plan import PlannedRun
-from lab.record import RESULTS_FILE, CellResult, RunResult, Status
+from lab.plan import Cell, PlannedRun
+from lab.record import RESULTS_FILE, CellResult, Prediction, RunResult, Status
 from lab.run import start
 from lab.run.backlog import Ticket
 from lab.run.journal import UNDECIDED, Journal
@@ -113,7 +113,7 @@ LONGEST = 4000
 class EventLines(Observer):
     """An observer that writes what it is told as JSON, one event a line, for the coordinator.
 
-    Their `kind` is `lane`, `note`, or `prepared` (an image, and the folder that has it).
+    Their `kind` is `lane`, `prediction`, `note`, or `prepared` (an image, and the folder that has it).
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -124,6 +124,9 @@ class EventLines(Observer):
         text = progress.text if progress else ""
         step = {"activity": progress.activity, "name": progress.name} if progress and progress.activity else {}
         self.tell("lane", lane=lane, text=text, **step)
+
+    def prediction(self, cell: Cell, prediction: Prediction) -> None:
+        self.tell("prediction", cell=cell.name, **prediction.model_dump(mode="json"))
 
     def cell(self, result: CellResult) -> None:
         # The lane that ended it: another one may have run its suite, on another host.
@@ -139,7 +142,9 @@ class EventLines(Observer):
 
     def tell(self, kind: str, **more: Any) -> None:
         """Write one event."""
-        texts = {key: cut_text(clean_text(more[key]), LONGEST) for key in ("text", "name") if key in more}
+        texts = {
+            key: cut_text(clean_text(more[key]), LONGEST) for key in ("text", "name", "reason") if key in more
+        }
         with self._lock:
             self._stream.write(json.dumps({"kind": kind, **more, **texts}) + "\n")
             self._stream.flush()

@@ -23,6 +23,7 @@ from lab.record import (
     CellResult,
     CellVerdict,
     Host,
+    Prediction,
     RunInfo,
     RunOptions,
     RunResult,
@@ -141,6 +142,7 @@ class Told(Observer):
         self.notes: list[str] = []
         self.lanes: list[tuple[str, str]] = []
         self.cells: list[CellResult] = []
+        self.predictions: list[tuple[str, str]] = []
         self.lefts: list[float | None] = []
         self.images: list[BaseImage] = []
         self._on_lane = on_lane
@@ -155,6 +157,9 @@ class Told(Observer):
         text = progress.text if progress else ""
         self._tell(self.lanes, (lane, text))
         self._on_lane(lane, text)
+
+    def prediction(self, cell: Cell, prediction: Prediction) -> None:
+        self._tell(self.predictions, (cell.name, str(prediction)))
 
     def cell(self, result: CellResult) -> None:
         self._tell(self.cells, result)

@@ -106,6 +106,7 @@ EVENTS: dict[str, Any] = {
     "an event without lane": {"kind": "lane", "text": "x"},
     "an event without text": {"kind": "lane", "lane": "a"},
     "an unknown activity": {"kind": "lane", "lane": "a", "text": "x", "activity": "sleep", "name": "x"},
+    "a prediction that says nothing": {"kind": "prediction", "cell": "a"},
     "an unknown kind": {"kind": "sleeps"},
     "an image without files": {"kind": "prepared", "folder": "/x", "image": {}},
     "an image without folder": {"kind": "lacks image"},
@@ -141,6 +142,17 @@ def test_nonsense_is_a_fault_of_its_part_on_that_host_which_is_shut_out_after_tw
         assert {cell.status for cell in run.cells} == {Status.PASS}
         assert sorted(len(cell.history.retried) for cell in run.cells) == [0] * (len(run.cells) - 2) + [1, 1]
         assert {cell.history.lane.partition(":")[0] for cell in run.cells} == {"good"}
+
+
+def test_a_host_says_what_the_probes_expect_of_cells_of_its_part_alone(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [cell.name for cell in SMALL]
+    foreseen = [{"kind": "prediction", "cell": name, "says": "works"} for name in (*cells, "another/cell/1")]
+    with dialling(fleet, monkeypatch, SMALL) as hosts:
+        hosts.add("good", told({"kind": "begins"}, *foreseen))
+        hosts.run.finish()
+        assert sorted(hosts.run.told.predictions) == [(name, "~ works") for name in sorted(cells)]
 
 
 NO_PARTS: dict[str, list[Any]] = {

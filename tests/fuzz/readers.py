@@ -493,6 +493,7 @@ SENT = {
     f"{SMALL[0].folder}/kernel.log": "x",
 }
 LANE = {"kind": "lane", "part": 1, "lane": "debian-13", "text": "suite", "activity": "suite", "name": "suite"}
+FORESEEN = {"kind": "prediction", "part": 1, "cell": "a/b/c", "says": "blocked", "cause": "x", "reason": "y"}
 PREPARED = {"kind": "prepared", "part": 1, "folder": "/x", "image": MANIFEST}
 OFFER = {"name": "lab-1", "resources": {"lane": 1.0, "memory": 8192.0, "x86_64": 1.0}}
 # The host of that output, as its document.
@@ -556,6 +557,7 @@ READERS = [
     Reader("the result of a part", archives_of(SENT, "zst"), _part_archive, cost=4),
     Reader("how a part ended", json_of(SENT_END), _part_end, (ValueError,)),
     Reader("what a lane of a host does", json_of(LANE), _told, JSON),
+    Reader("what a host expects of a cell", json_of(FORESEEN), _told, JSON),
     Reader("an image that a host prepared", json_of(PREPARED), _told, JSON),
     Reader("the name and the offer of a host", json_of(OFFER), _offer, JSON),
     Reader("the line of a host's worker", json_of({"pid": 2, "port": 9001}), _worker_start, (ValueError,)),

@@ -10,11 +10,13 @@ import pytest
 from lab.base.activity import UNWATCHED, Activity, CancelToken, Progress, Task
 from lab.base.errors import LabError
 from lab.base.locks import hold_lock
-from lab.fleet.messages import LaneEvent, read_event
+from lab.fleet.messages import LaneEvent, PredictionEvent, read_event
 from lab.fleet.part import EventLines
+from lab.record import Foreseen, Prediction
 from lab.run.observer import JoinedObserver, Observer
 from tests.builders.cells import cell
 from tests.builders.guests import base_image
+from tests.builders.runs import SMALL
 
 DOWNLOADING = Progress("downloading: 1 of 2", Activity.IMAGE, "downloading")
 
@@ -59,6 +61,16 @@ def test_a_host_tells_the_coordinator_the_progress_as_it_is(progress: Progress |
     event = read_event({**json.loads(out.getvalue()), "part": 1})
     assert isinstance(event, LaneEvent)
     assert event.progress == progress
+
+
+def test_a_host_tells_the_coordinator_what_the_probes_expect() -> None:
+    out, foreseen = StringIO(), Prediction(says=Foreseen.BLOCKED, cause="userns-sysctl", reason="x" * 9000)
+    EventLines(out).prediction(SMALL[0], foreseen)
+    event = read_event({**json.loads(out.getvalue()), "part": 1})
+    assert isinstance(event, PredictionEvent)
+    assert event.cell == SMALL[0].name
+    assert str(event.prediction) == "~ userns-sysctl"
+    assert event.reason.startswith("xxx")
 
 
 class Listener(Observer):
