@@ -6,6 +6,7 @@ The patterns are rows of `assertions.toml`; the commands that a remedy is advise
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from lab.base.paths import PACKAGE
@@ -44,6 +45,7 @@ def read_assertions(text: ReportText) -> Iterator[Assertion]:
             yield Assertion(quote_line(line), words, "cured", {"remedies": advised})
 
 
+@cache
 def read_remedies(word: str) -> list[tuple[str, dict[str, Any]]]:
     """Return the remedies whose tables hold a word, as data, the one that gives up least first.
 

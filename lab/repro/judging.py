@@ -7,14 +7,14 @@ likely at most: how likely a message is under each cause, and how likely each ca
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from lab.base.files import group_values
 from lab.repro import instead, messages, systems
 from lab.repro.report import (
     ANY,
@@ -201,9 +201,7 @@ def _since(report: Report, words: Sequence[ErrorMessage]) -> int:
 
 def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[ErrorMessage]) -> Iterator[Weight]:
     """What messages of a field say, each once."""
-    said: dict[tuple[str | None, ...], list[ErrorMessage]] = defaultdict(list)
-    for message in spoken:
-        said[message.operation, message.means, message.program].append(message)
+    said = group_values(((one.operation, one.means, one.program), one) for one in spoken)
     read = {(one.operation, one.means, one.program) for one in spoken if one.errno == one.means}
     for (operation, means, program), alike in said.items():
         lines, text = [message.quote for message in alike], alike[0].text
@@ -376,14 +374,13 @@ def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark
         if probed.host is None:
             remarks.append(_remark("damaged", probed.quote, why=probed.damaged))
     settings = [one for one in report.of(Setting) if one.mood is Mood.HOLDS and one.place is Place.HOST]
-    for name in dict.fromkeys(setting.name for setting in settings):
-        for one, other in pairwise([setting for setting in settings if setting.name == name]):
+    for name, alike in group_values((setting.name, setting) for setting in settings).items():
+        for one, other in pairwise(alike):
             values = {"name": name, "one": one.value, "other": other.value}
             remarks.append(_remark("two-values", one.quote, other.quote, **values))
     hosts = [system for system in report.of(System) if system.place is Place.HOST]
     for first, second in pairwise(hosts):
-        names = {"one": first.name, "other": second.name}
-        remarks.append(_remark("two-systems", first.quote, second.quote, **names))
+        remarks.append(_remark("two-systems", first.quote, second.quote, one=first.name, other=second.name))
     # What a finding does not mean, and what contradicts it.
     for finding in findings:
         if finding.program != BUBBLEWRAP:
@@ -413,11 +410,8 @@ def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark
             name = "wsl-kernel" if owner.id == WSL else "foreign-kernel"
             words = {"release": kernel.release, "owner": owner.name, "system": system.name}
             remarks.append(_remark(name, system.quote, kernel.quote, **words))
-    quotes: dict[str, tuple[Quote, ...]] = {}
-    for remark in remarks:
-        # The same remark on several lines is one.
-        quotes[remark.text] = tuple(dict.fromkeys([*quotes.get(remark.text, ()), *remark.quotes]))
-    all_remarks = [Remark(text, lines) for text, lines in quotes.items()]
-    return tuple(
-        sorted(all_remarks, key=lambda remark: remark.quotes[0].number if remark.quotes else 0)[:MOST_REMARKS]
-    )
+    # The same remark on several lines is one.
+    lines = group_values((remark.text, remark.quotes) for remark in remarks)
+    each_once = [Remark(text, tuple(dict.fromkeys(chain(*quotes)))) for text, quotes in lines.items()]
+    each_once.sort(key=lambda remark: remark.quotes[0].number if remark.quotes else 0)
+    return tuple(each_once[:MOST_REMARKS])

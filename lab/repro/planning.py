@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from lab import causes
 from lab.base.architecture import X86_64
 from lab.base.errors import LabError
+from lab.base.files import group_values
 from lab.catalog import AND, Catalog, Change, DebianImage, Guest, Variant
 from lab.catalog.knob import Conflict, Knob
 from lab.catalog.knobs import FOLDER, KINDS, AppArmor, Selinux, Sysctl
@@ -388,15 +389,12 @@ def _choose_build(report: Report, host: HostAbilities, name: str | None) -> "tup
         return None, f"the releases of boxlite could not be listed: {error.args[0]}"
     if not releases:
         return None, "the package index has no release of boxlite"
-    if not stated:
-        line = f"build: boxlite {releases[-1]}, the newest release; the report names no version"
-        return builds.resolve_build(str(releases[-1])), line
-    if version := next((version for version in stated if version in releases), None):
-        return builds.resolve_build(str(version)), f"build: boxlite {version}, as the report says"
+    if version := next((version for version in stated or releases[-1:] if version in releases), None):
+        reason = "as the report says" if stated else "the newest release; the report names no version"
+        return builds.resolve_build(str(version)), f"build: boxlite {version}, {reason}"
+    reason = f"is not a release on the package index; the newest is {releases[-1]}"
     if stated[0] < releases[0]:
         reason = f"is older than every release on the package index; the oldest is {releases[0]}"
-    else:
-        reason = f"is not a release on the package index; the newest is {releases[-1]}"
     return None, f"boxlite {stated[0]} {reason}; --build names another build"
 
 
@@ -496,18 +494,15 @@ def assertion_variants(
 
     `is_host`: whether the guest is the report's host.
     """
-    texts: dict[str, list[str]] = {}
-    for assertion in report.of(Assertion):
-        if assertion.variant and (is_host or not assertion.is_of_host):
-            texts.setdefault(assertion.variant, []).append(assertion.text)
+    asserted = (one for one in report.of(Assertion) if one.variant and (is_host or not one.is_of_host))
+    texts = group_values((assertion.variant, assertion.text) for assertion in asserted)
     variants = [catalog.variant(name) for name in texts]
     able = tuple(variant for variant in variants if guest is None or can_have(guest, variant))
     steps: list[str] = []
     for variant in variants:
+        aim = f"to see whether {' and whether '.join(texts[variant.name])}"
         text = "the lab runs" if variant in able else "not tested: the guest cannot have"
-        steps.append(
-            f"to see whether {' and whether '.join(texts[variant.name])}: {text} variant {variant.name}"
-        )
+        steps.append(f"{aim}: {text} variant {variant.name}")
     return able, steps
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lab.base.files import group_values
 from lab.base.paths import PACKAGE
 from lab.repro.report import (
     AuditLine,
@@ -81,12 +82,13 @@ def find_subjects(
 
 def _subjects_of(lines: Iterable[ReportLine]) -> dict[str, list[Quote]]:
     """The lines that are about each subject."""
-    quotes: dict[str, list[Quote]] = {}
-    for line in lines:
-        for name, pattern in PATTERNS.items() if LETTER.search(line.text) else ():
-            if pattern.search(line.text):
-                quotes.setdefault(name, []).append(quote_line(line))
-    return quotes
+    return group_values(
+        (name, quote_line(line))
+        for line in lines
+        if LETTER.search(line.text)
+        for name, pattern in PATTERNS.items()
+        if pattern.search(line.text)
+    )
 
 
 @dataclass(frozen=True)
