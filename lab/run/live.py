@@ -79,7 +79,8 @@ class Lines(Observer):
 
     def cell(self, result: CellResult) -> None:
         name = table.name_cell(result)
-        seconds = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.suite.seconds.items())
+        spent = {} if result.history.kept else result.suite.seconds
+        seconds = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in spent.items())
         with self._lock:
             self._count += 1
             count = f"{self._count}/{self._total} " if self._total else ""

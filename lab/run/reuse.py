@@ -66,10 +66,9 @@ class Ingredients:
         if has_failed:
             asked = [str(options.remedies), options.experiments]
         of_suites = options.model_dump_json(include={"cold", "until_fail", "shuffle", "stress"})
-        variants = [f"variant {result.variant}"]
-        if tried.experiment:  # It may have tried any of them.
-            variants = [name for name in sorted(self.definitions) if name.startswith("variant ")]
-        remedies = [name for name in sorted(self.definitions) if name.startswith("remedy ")]
+        # An experiment may have tried any variant.
+        variants = self._list_definitions("variant ") if tried.experiment else [f"variant {result.variant}"]
+        remedies = self._list_definitions("remedy ") if has_failed and options.remedies else []
         return {
             DecidingPart.BUILD: self.build.digest,
             DecidingPart.SUITE: self._digest_definitions([f"suite {self.build.suite}"]),
@@ -80,10 +79,11 @@ class Ingredients:
             DecidingPart.VARIANT: self._digest_definitions(variants),
             DecidingPart.CODE: self._digest_definitions(OF_EVERY_CELL),
             DecidingPart.OPTIONS: _digest(of_suites, self.definitions.get("rootfs", ""), *asked),
-            DecidingPart.REMEDIES: _digest(
-                *(f"{name} {self.definitions[name]}" for name in remedies if has_failed and options.remedies)
-            ),
+            DecidingPart.REMEDIES: _digest(*(f"{name} {self.definitions[name]}" for name in remedies)),
         }
+
+    def _list_definitions(self, prefix: str) -> list[str]:
+        return [name for name in sorted(self.definitions) if name.startswith(prefix)]
 
     def _digest_definitions(self, names: Iterable[str]) -> str:
         digests = [self.definitions.get(name, "") for name in names]
@@ -147,7 +147,11 @@ class EarlierRun:
         ).digest_parts(result)
         of_image = () if image else (DecidingPart.IMAGE, DecidingPart.KERNEL)
         if changed := [part for part in DecidingPart if part not in of_image and now[part] != then[part]]:
-            return Judgement(cell, f"differs: {', '.join(changed)}")
+            names = [
+                f"{part} ({self._name_changed_code(definitions)})" if part is DecidingPart.CODE else part
+                for part in changed
+            ]
+            return Judgement(cell, f"differs: {', '.join(names)}")
         if image is None:
             return Judgement(cell, NO_IMAGE)
         kept = self._take_over(result)
@@ -156,6 +160,10 @@ class EarlierRun:
         if self.fresh is not None and datetime.now(UTC) - origin.began > timedelta(seconds=self.fresh):
             return Judgement(cell, f"older than --fresh: {origin}")
         return Judgement(cell, f"kept: {origin}", kept, self)
+
+    def _name_changed_code(self, definitions: Mapping[str, str]) -> str:
+        earlier = self.run.run.definitions
+        return ", ".join(name for name in OF_EVERY_CELL if earlier.get(name) != definitions.get(name))
 
     def has_other_build(self, cell: Cell) -> bool:
         """Whether it ran the suite of a cell there with another build."""

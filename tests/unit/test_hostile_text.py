@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from enum import StrEnum
 from io import StringIO
 from pathlib import Path
@@ -20,9 +21,12 @@ from lab.cli import cli
 from lab.gate.decision import decide_gate
 from lab.record import (
     BuildRecord,
+    Foreseen,
+    KeptFrom,
     LaneRecord,
     LaneStep,
     Outcome,
+    Prediction,
     RunOptions,
     RunResult,
     ShardRecord,
@@ -187,6 +191,9 @@ def forged(page: str) -> list[str]:
 PARSER = MarkdownIt("commonmark").enable("table")
 
 
+KEPT = KeptFrom(run="earlier", began=datetime(2026, 11, 20, tzinfo=UTC))
+
+
 def with_every_text() -> RunResult:
     """The run with everything, and with a text in the fields that are empty in it."""
     run = everything()
@@ -195,6 +202,7 @@ def with_every_text() -> RunResult:
     passed = TestResult(name="starts", outcome=Outcome.PASS, protection=protection)
     differs = {"differs": {"Ubuntu": ["point"]}, "context": context(apparmor="x"), "faulty": ["t"]}
     cells = [blocked("debian-13", "quiet", **differs), cell("debian-13", "boxes", tests=[passed])]
+    cells.append(cell("debian-13", "kept", kept=KEPT, prediction=Prediction(says=Foreseen.BLOCKED, cause="c")))
     build = BuildRecord(name="0.10.8", version="0.10.8", source="PyPI", files={"f": "1"}, remarks=["remark"])
     began = run.run.started
     step = LaneStep(lane="l", activity=Activity.SUITE, text="boots", began=began, seconds=1)
@@ -222,7 +230,7 @@ DECISION = decide_gate(
         ),
         done(Status.FAIL, "unknown", variant="a", facts=facts(kernel="6.1"), evidence=["cells/a/kernel.log"]),
         done(Status.ERROR, variant="b", reason="did not boot"),
-        done(Status.PASS, variant="c"),
+        done(Status.PASS, variant="c", kept=KEPT),
     ),
 )
 SUMMARIES: dict[str, tuple[BaseModel, Callable[[Any], str]]] = {

@@ -104,10 +104,10 @@ def test_a_cell_is_kept_as_long_as_nothing_that_decides_it_changes(tmp_path: Pat
         ("suite jailer", "suite"),
         ("guest debian-12", "guest"),
         ("variant stock", "variant"),
-        ("programs", "code"),
-        ("seed", "code"),
-        ("rule set", "code"),
-        ("deployment", "code"),
+        ("programs", "code (programs)"),
+        ("seed", "code (seed)"),
+        ("rule set", "code (rule set)"),
+        ("deployment", "code (deployment)"),
     ],
 )
 def test_the_part_that_changed_is_named(tmp_path: Path, paths: Paths, name: str, part: str) -> None:
@@ -136,7 +136,7 @@ def test_another_image_kernel_or_build_is_named(tmp_path: Path, paths: Paths) ->
 def test_a_guest_without_an_image_is_known_to_differ_or_not_known(tmp_path: Path, paths: Paths) -> None:
     earlier = run_before(tmp_path / "one", paths)
     assert judge(earlier, base=None).reason == "image not known before it is built"
-    assert judge(earlier, base=None, definitions={"programs": "0" * 64}).reason == "differs: code"
+    assert judge(earlier, base=None, definitions={"programs": "0" * 64}).reason == "differs: code (programs)"
 
 
 def test_a_run_that_recorded_no_packages_keeps_nothing_and_says_so(tmp_path: Path, paths: Paths) -> None:
