@@ -261,7 +261,8 @@ fi
 
 # The distribution's own Python: libvirt's binding is compiled against its headers.
 PYTHON=/usr/bin/python3
-[ -n "$bare" ] || $PYTHON -c 'import sys; sys.exit(sys.version_info < (3, 12))' ||
+# A dry run may come before it is installed.
+[ -n "$bare" ] || { [ -n "$dry" ] && [ ! -e $PYTHON ]; } || $PYTHON -c 'import sys; sys.exit(sys.version_info < (3, 12))' ||
     die "$PYTHON is $($PYTHON -V 2>&1); the lab needs Python 3.12 or newer (Debian 13, Ubuntu 24.04, Fedora 43)"
 
 lock=requirements/lab.txt
@@ -272,7 +273,7 @@ case " $* " in *" --hosts "* | *" --hosts="*) lock=requirements/hosts.txt ;; esa
 [ -z "$reads" ] || lock=requirements/read.txt
 stamp=.venv/installed-$(basename "$lock")
 if [ -z "$bare" ]; then
-    want=$($PYTHON -V 2>&1; "${daemons##* }" --version 2>/dev/null || true; cat requirements/build.txt "$lock" requirements/deno.lock pyproject.toml)
+    want=$($PYTHON -V 2>&1 || true; "${daemons##* }" --version 2>/dev/null || true; cat requirements/build.txt "$lock" requirements/deno.lock pyproject.toml)
 fi
 if [ -n "$bare" ] || [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
     [ -n "$dry" ] || say "installing the lab's libraries ($lock)"

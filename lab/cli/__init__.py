@@ -18,6 +18,7 @@ import click
 from lab.base import files, notices
 from lab.base.errors import Bug, LabError, NotApplicable, UsageError
 from lab.base.files import clean_text, cut_text, escape_commands
+from lab.base.first_process import leave_first_process
 from lab.base.paths import ANOTHER_HOME, STATES_GIB, Paths
 from lab.cli.version import print_version
 
@@ -148,6 +149,7 @@ def main() -> None:
     """Run the command line. An expected failure prints a message; a bug shows its traceback and exits 4."""
     from lab.cli.output import open_streams
 
+    leave_first_process()
     stdout = open_streams()
     notices.quiet_libraries()
     notices.listener = _tell

@@ -113,6 +113,20 @@ def test_who_reads_results_gets_no_machines(tmp_path: Path, host: str, user: int
     assert told[-1] == f".venv/bin/lab {words}"
 
 
+def test_a_dry_run_may_come_before_python(tmp_path: Path) -> None:
+    """As on a bare machine, which has none yet; tests/bare/ has such machines."""
+    for name in ("images", "requirements"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "lab/base").mkdir(parents=True)
+    for name in ("lab/base/hosts.table", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    text = (ROOT / "setup.sh").read_text().replace("/usr/bin/python3", f"{tmp_path}/none/python3")
+    (tmp_path / "setup.sh").write_text(text)
+    command = ["sh", str(tmp_path / "setup.sh"), "--dry-run", "check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, commands(done.stdout)[-1:]) == (0, [".venv/bin/lab check"]), done.stderr
+
+
 @each_host
 def test_an_ordinary_user_gets_subordinate_ids_and_no_system_daemon(tmp_path: Path, host: str) -> None:
     told = commands(dry_run(tmp_path, RELEASES[host], "doctor", user=1000).stdout)
