@@ -147,10 +147,8 @@ class EarlierRun:
         ).digest_parts(result)
         of_image = () if image else (DecidingPart.IMAGE, DecidingPart.KERNEL)
         if changed := [part for part in DecidingPart if part not in of_image and now[part] != then[part]]:
-            names = [
-                f"{part} ({self._name_changed_code(definitions)})" if part is DecidingPart.CODE else part
-                for part in changed
-            ]
+            code = f"{DecidingPart.CODE} ({self._name_changed_code(definitions)})"
+            names = [code if part is DecidingPart.CODE else part for part in changed]
             return Judgement(cell, f"differs: {', '.join(names)}")
         if image is None:
             return Judgement(cell, NO_IMAGE)
