@@ -7,7 +7,7 @@ What the words around a fact say is in the table `lines` of `reading.toml`.
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -264,21 +264,22 @@ class ReportText:
     @cached_property
     def advice(self) -> frozenset[int]:
         """The indexes of lines in which boxlite, or another program, advises what nobody need have done."""
-        return self._find_runs("advice", lambda line, _: line.raw[:1].isspace() or line.text.startswith("#"))
+        advice = set[int]()
+        for index, line in enumerate(self.lines):
+            goes_on = line.raw[:1].isspace() or line.text.startswith("#")
+            if SAYS["advice"].match(line.text) or (index - 1 in advice and goes_on):
+                advice.add(index)
+        return frozenset(advice)
 
     @cached_property
     def build_steps(self) -> frozenset[int]:
         """The indexes of lines that are steps of a Dockerfile, or of the log of a build or of a workflow."""
-        return self._find_runs("build_step", lambda _, above: above.raw.rstrip().endswith("\\"))
-
-    def _find_runs(self, words: str, goes_on: Callable[[ReportLine, ReportLine], bool]) -> frozenset[int]:
-        """The indexes of lines that begin with words, and of those below that go on from the one above."""
-        found = set[int]()
+        steps = set[int]()
         for index, line in enumerate(self.lines):
-            is_next = index - 1 in found and goes_on(line, self.lines[index - 1])
-            if is_next or SAYS[words].match(line.text):
-                found.add(index)
-        return frozenset(found)
+            goes_on = index - 1 in steps and self.lines[index - 1].raw.rstrip().endswith("\\")
+            if goes_on or SAYS["build_step"].match(line.text):
+                steps.add(index)
+        return frozenset(steps)
 
     def lead(self, index: int, start: int) -> str:
         """The words before column `start` of a line: its sentence so far, or what introduces its block."""
