@@ -125,7 +125,7 @@ class Decisions:
     def keep_unchanged(self, machine: str, image: BaseImage) -> None:
         """Take over what an earlier run decided of a machine's cells that wait, now that its image is known.
 
-        Raises ResultsNotWritten, and LabError if the evidence cannot be copied.
+        A cell whose evidence cannot be copied is run. Raises ResultsNotWritten.
         """
         earlier, info = self._earlier, self.journal.info
         for ticket in self.backlog.waiting(machine) if earlier else ():
@@ -134,7 +134,12 @@ class Decisions:
             kept, source = judged.kept, judged.source
             if kept is None or source is None or not self.backlog.withdraw(ticket):
                 continue
-            result = source.copy_result(kept, ticket.cell.rerun(info.options), self.journal.folder)
+            try:
+                result = source.copy_result(kept, ticket.cell.rerun(info.options), self.journal.folder)
+            except LabError as error:
+                self.observer.note(f"{ticket.cell.guest.name} {ticket.cell.variant.name}: run again: {error}")
+                self.backlog.put_back(ticket, after_lane=0)
+                continue
             labels = {lane.label for lane in info.lanes}
             for lane in source.take_over_lanes([result]):
                 if lane.label not in labels:

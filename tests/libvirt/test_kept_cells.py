@@ -36,3 +36,16 @@ def test_what_is_unchanged_is_kept_as_soon_as_its_image_is_known_and_no_guest_bo
     last = lab.run(earlier=third, sizes={"debian-12": 1500})
     assert [kept_from(cell) for cell in last.cells] == ["again", "again", "run", "run"]
     assert lab.booted == []
+
+
+def test_a_cell_whose_evidence_cannot_be_copied_is_run(lab: Lab) -> None:
+    first = lab.run()
+    first.cells[2] = first.cells[2].with_parts(evidence=["cells/../../elsewhere"])
+    first.write(lab.folder)
+    earlier = read_earlier(lab.folder, lab.paths, None)
+    lab.folder = lab.paths.runs / "again"
+    again = lab.run(earlier=earlier)
+    assert statuses(again) == PASSED
+    assert [kept_from(cell) for cell in again.cells] == ["run", "run", "", "run"]
+    assert lab.heard.noted("debian-13 stock: run again: ")
+    assert lab.heard.noted("evidence outside of the cell's folder")
