@@ -19,6 +19,7 @@ from lab.record import (
     RESULTS_FILE,
     BuildRecord,
     CellResult,
+    Expectation,
     ExperimentPolicy,
     KeptFrom,
     LaneRecord,
@@ -52,6 +53,7 @@ class Ingredients:
     """What a run knows of what decides a cell. `packages` and `kernel` are those of the cell's image."""
 
     build: BuildRecord
+    expected: Expectation
     definitions: Mapping[str, str]
     options: RunOptions
     packages: str
@@ -68,6 +70,8 @@ class Ingredients:
         of_suites = options.model_dump_json(include={"cold", "until_fail", "shuffle", "stress"})
         # An experiment may have tried any variant.
         variants = self._list_definitions("variant ") if tried.experiment else [f"variant {result.variant}"]
+        # What the cell should do follows from definitions by code that no digest covers, so it is a part itself.
+        variant = self._digest_definitions(variants)
         remedies = self._list_definitions("remedy ") if has_failed and options.remedies else []
         return {
             DecidingPart.BUILD: self.build.digest,
@@ -76,7 +80,7 @@ class Ingredients:
             DecidingPart.IMAGE: self.packages,
             # A guest's own loader chooses its kernel, which is part of its image then.
             DecidingPart.KERNEL: self.kernel or self.packages,
-            DecidingPart.VARIANT: self._digest_definitions(variants),
+            DecidingPart.VARIANT: variant and _digest(variant, self.expected.model_dump_json()),
             DecidingPart.CODE: self._digest_definitions(OF_EVERY_CELL),
             DecidingPart.OPTIONS: _digest(of_suites, self.definitions.get("rootfs", ""), *asked),
             DecidingPart.REMEDIES: _digest(*(f"{name} {self.definitions[name]}" for name in remedies)),
@@ -140,6 +144,7 @@ class EarlierRun:
         manifest = image.manifest if image else None
         now = Ingredients(
             cell.build.record(),
+            cell.expected,
             definitions,
             options,
             packages=manifest.packages_digest if manifest else "",
@@ -194,6 +199,7 @@ class EarlierRun:
         )
         return Ingredients(
             next(build for build in info.builds if build.name == result.build),
+            result.expected,
             info.definitions,
             info.options,
             packages=packages.pop() if len(packages) == 1 else "",

@@ -16,6 +16,7 @@ from lab.images.store import DISK, KERNEL, PACKAGES, BaseImage, StoredFile
 from lab.plan import Cell, PlannedRun
 from lab.record import (
     CellResult,
+    Expectation,
     Experiment,
     ExperimentPolicy,
     KeptFrom,
@@ -114,6 +115,11 @@ def test_the_part_that_changed_is_named(tmp_path: Path, paths: Paths, name: str,
     earlier = run_before(tmp_path / "one", paths)
     judged = judge(earlier, definitions={name: "0" * 64})
     assert (judged.reason, judged.kept) == (f"differs: {part}", None)
+
+
+def test_a_cell_that_should_do_something_else_now_is_run(tmp_path: Path, paths: Paths) -> None:
+    blocked = Expectation(status="xfail", cause="userns-limit")
+    assert judge(run_before(tmp_path / "one", paths, expected=blocked)).reason == "differs: variant"
 
 
 def test_what_another_guest_or_variant_is_made_of_changes_nothing(tmp_path: Path, paths: Paths) -> None:
