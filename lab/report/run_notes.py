@@ -152,12 +152,20 @@ def name_hosts(info: RunInfo) -> dict[Host, str]:
     return {host.itself: host.name for host in info.hosts()}
 
 
+def _leave_out_kept_lanes(run: RunResult) -> RunInfo:
+    """What holds for a run, with its own lanes only: those of kept cells are lanes of an earlier run."""
+    histories = [cell.history for cell in run.cells if cell.history.kept]
+    kept = {label for history in histories for label in (history.lane, history.trials_lane)}
+    return run.run.with_values(lanes=[lane for lane in run.run.lanes if lane.label not in kept])
+
+
 def describe_hosts(run: RunResult) -> list[str]:
     """Say what each of several hosts ran, and which cells two of them shared; nothing of one host."""
-    names = name_hosts(run.run)
+    info = _leave_out_kept_lanes(run)
+    names = name_hosts(info)
     if len(names) < 2:
         return []
-    host_of = {lane.label: lane.host or run.run.host for lane in run.run.lanes}
+    host_of = {lane.label: lane.host or info.host for lane in info.lanes}
     hosts = {label: host.itself for label, host in host_of.items() if host}
     cells_of: dict[Host, list[CellResult]] = {host: [] for host in names}
     shared = []
@@ -182,17 +190,14 @@ def describe_time(run: RunResult) -> str:
 
     Empty, too, if it ran nothing.
     """
-    info = run.run
-    # The lanes of kept cells are those of an earlier run.
-    kept = {cell.history.lane for cell in run.cells if cell.history.kept}
-    lanes = [lane for lane in info.lanes if lane.label not in kept]
-    hosts = name_hosts(info.with_values(lanes=lanes))
+    info = _leave_out_kept_lanes(run)
+    hosts = name_hosts(info)
     if info.finished is None or info.resumed or info.merged or not hosts:
         return ""
     wall = (info.finished - info.started).total_seconds()
     took, busy = (
         str(timedelta(seconds=round(seconds)))
-        for seconds in (wall, sum(lane.processor_seconds or 0.0 for lane in lanes))
+        for seconds in (wall, sum(lane.processor_seconds or 0.0 for lane in info.lanes))
     )
     processors = sum(host.cpus for host in hosts)
     return f"the run took {took}; its guests kept the processors busy for {busy} of {processors} x {took}"

@@ -70,7 +70,7 @@ class Ingredients:
         of_suites = options.model_dump_json(include={"cold", "until_fail", "shuffle", "stress"})
         # An experiment may have tried any variant.
         variants = self._list_definitions("variant ") if tried.experiment else [f"variant {result.variant}"]
-        # What the cell should do follows from definitions by code that no digest covers, so it is a part itself.
+        # What a cell should do follows from its definitions by code that no digest covers.
         variant = self._digest_definitions(variants)
         remedies = self._list_definitions("remedy ") if has_failed and options.remedies else []
         return {

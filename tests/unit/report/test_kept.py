@@ -67,6 +67,8 @@ def test_a_run_counts_only_what_it_ran_itself() -> None:
     run = run_of(KEPT, cell("debian-12", lane="debian-12"), lanes=lanes, host=host(), finished=finished)
     assert run_notes.describe_time(run).endswith("busy for 0:01:00 of 2 x 0:02:00")
     assert run_notes.describe_time(run_of(KEPT, lanes=lanes[:1], finished=finished)) == ""
+    # It ran nothing in this run.
+    assert run_notes.describe_hosts(run) == []
 
 
 def source(name: str, day: int, *cells: CellResult) -> Source:
