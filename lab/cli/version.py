@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from importlib.metadata import PackageNotFoundError, distribution
 
 import click
 
@@ -44,8 +43,10 @@ def find_commit() -> str:
 
 def _installed_commit() -> str:
     """The commit in the record of an installation from a repository: direct_url.json, as PEP 610 has it."""
+    from importlib import metadata  # Every command imports this module, and few ask for a commit.
+
     try:
-        origin = json.loads(distribution(APP).read_text("direct_url.json") or "{}")
-    except (PackageNotFoundError, ValueError):
+        origin = json.loads(metadata.distribution(APP).read_text("direct_url.json") or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
         return ""
     return str(origin.get("vcs_info", {}).get("commit_id", ""))[:12]

@@ -88,5 +88,5 @@ def test_an_installed_lab_has_the_commit_that_pip_wrote_down(
 ) -> None:
     # The environment may be a folder of somebody's repository, whose commit is not the lab's.
     monkeypatch.setattr(version, "PACKAGE", checkout / "env" / "lab")
-    monkeypatch.setattr(version, "distribution", lambda _name: Installed(text))
+    monkeypatch.setattr("importlib.metadata.distribution", lambda _name: Installed(text))
     assert version.find_commit() == commit
