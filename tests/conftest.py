@@ -20,6 +20,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The marks of tests that take too long for each change. `-m MARK` asks for one of them, `--all` for all.
 TOO_LONG = (
     "slow",
+    "bare",
     "every_guest",
     "twins",
     "host_guest",
