@@ -218,6 +218,10 @@ class SuiteSession(TableKnob):
             return "has no cgroup v2"
         return None
 
+    def settings(self) -> dict[str, Any] | None:
+        # systemd-run makes it by itself.
+        return None if self.kind == "user-scope" else super().settings()
+
     @property
     def belongs_to_user(self) -> str:
         return "a kind of session is one of the suite's usual user"

@@ -527,8 +527,7 @@ PAM_FILES = Path("/etc/pam.d")
 def session(settings):
     """Make the command that runs another one in a session of this kind, /usr/local/bin/lab-session.
 
-    {"kind": "user-scope", "user-unit", "cron", "init-scope", "none" or "linger"}. The first, which systemd-run
-    makes by itself, and the last two need no command.
+    {"kind": "user-unit", "cron", "init-scope", "none" or "linger"}. The last two need no command.
     """
     kind = settings["kind"]
     if kind == "user-unit":
