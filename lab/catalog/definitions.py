@@ -74,6 +74,11 @@ class Variant(Definition):
         return [word for knob in self.knobs.values() for word in knob.kernel_arguments()]
 
     @property
+    def is_put_on(self) -> bool:
+        """Whether something is set in a guest that runs, which a boot may take back."""
+        return any(knob.settings() is not None for knob in self.knobs.values())
+
+    @property
     def sysctls(self) -> list[str]:
         """The sysctls that must be read in a guest to tell whether the variant makes sense and is in effect."""
         return [name for knob in self.knobs.values() for name in knob.sysctls()]
@@ -514,6 +519,11 @@ class Suite(Definition):
         description="A known bug of boxlite's that its tests meet on every host; a variant may change that.",
     )
     because: str = Field(default="", description="The bug, and where boxlite's project keeps it.")
+    boots_again: bool = Field(
+        default=False,
+        description="Whether the guest is booted again once all tests passed, and the tests run again then, "
+        "with the variable LAB_BOOTED_AGAIN. Variants that set something in a running guest are n/a.",
+    )
     test_seconds: int = Field(description="Limit of one test, on a host with hardware acceleration.")
     suite_seconds: int = Field(description="Limit of the whole suite, on such a host.")
     length: float = Field(

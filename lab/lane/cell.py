@@ -39,6 +39,8 @@ from lab.verdict.status import Circumstances, judge_cell
 
 # Evidence of an attempt that met a fault of the lab; numbered.
 FAULT = "fault-"
+# The variable that the tests of a suite see that is run again after a boot.
+BOOTED_AGAIN = "LAB_BOOTED_AGAIN"
 # Why a cell is not-run in a run that only predicts.
 PREDICTED_ONLY = "--predict: no suite ran"
 
@@ -60,6 +62,8 @@ def find_obstacle(running: RunningLane, cell: Cell) -> str | None:
     """What keeps a cell from making sense on this guest; None if nothing does."""
     if cell.machine.arguments and running.lane.image.firmware is not None:
         return "its own loader decides what its kernel is booted with"
+    if cell.suite.boots_again and cell.variant.is_put_on:
+        return f"the suite {cell.suite.name} boots the guest again, and what the variant sets there is lost"
     return guest_variant.explain_inapplicable(cell.variant, running.facts)
 
 
@@ -180,7 +184,28 @@ def apply_variant(running: RunningLane, variant: Variant, *, probes: bool = Fals
 def run_suite(
     running: RunningLane, cell: Cell, watch: Stopwatch, options: SuiteOptions = WHOLE_SUITE
 ) -> SuiteRun:
-    """Run the suite in the guest as it is, as soon as a processor is free. Raises LabError."""
+    """Run the suite in the guest as it is, as soon as a processor is free. Raises LabError.
+
+    A suite that boots again is run once more after that boot, if all its tests passed: its tests' results are
+    those after the boot then. What was in the kernel's log before that boot explains no failure after it.
+    """
+    before = _run_once(running, cell, watch, options)
+    is_over = before.cut_short or any(test.outcome is not Outcome.PASS for test in before.tests)
+    if is_over or not cell.suite.boots_again:
+        return before
+    running.boot_again()
+    with watch.step("apply"):
+        apply_variant(running, cell.variant)
+    environment = {**options.environment, BOOTED_AGAIN: "1"}
+    after = _run_once(running, cell, watch, replace(options, environment=environment))
+    earlier = {test.name: test.seconds for test in before.tests}
+    tests = [
+        test.with_values(seconds=round(test.seconds + earlier.get(test.name, 0.0), 2)) for test in after.tests
+    ]
+    return replace(after, tests=tests)
+
+
+def _run_once(running: RunningLane, cell: Cell, watch: Stopwatch, options: SuiteOptions) -> SuiteRun:
     work = f"{cell.variant.name}: running the suite{' alone' if running.alone else ''}"
     with (
         running.hold_processor(Progress(work, Activity.SUITE), alone=running.alone),

@@ -35,6 +35,8 @@ from lab.record import LaneRecord
 FORKED, COLD = "memory", "cold"
 # Names of snapshots in a lane's overlay. The first one is that of a stored boot.
 BOOT, BASE, DEPLOYED = "boot", "base", "build"
+# How long a guest may take to write all its data to its disk.
+SYNC_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -207,14 +209,25 @@ class RunningLane:
         lane.endpoint = session.renew_key()
         self._restored_files = info.files
 
-    def _boot(self) -> None:
+    def _boot(self, work: str = "booting") -> None:
         # The step begins after the wait for processors: it measures the boot alone.
-        with self.hold_processor(Progress("booting", Activity.START)), self.watch.step("boot"):
+        with self.hold_processor(Progress(work, Activity.START)), self.watch.step("boot"):
             self.lane.start()
             self._wait_up()
             if not self.work.cold and self.lane.agent:
                 self.session.start_agent(self.lane.agent)
                 self.has_agent = True
+
+    def boot_again(self) -> None:
+        """Cut the guest's power once its data are on disk, and boot it from there. Raises LabError.
+
+        The lane's checkpoints stay. What was only in the guest's memory is gone, the settings of a cell too.
+        """
+        self.session.run("sync", seconds=SYNC_SECONDS)
+        self.session.disconnect()
+        self.lane.stop()
+        self.lane.renew_seed()
+        self._boot("booting again")
 
     def _wait_up(self) -> None:
         """Wait for a guest that was just started, and learn this host's speed. Raises BootFailed, LaneDied."""

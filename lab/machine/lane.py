@@ -169,6 +169,10 @@ class Lane:
         # The lab that stored it may have had the image in another place.
         disk.rebase_overlay(self.overlay, self.image.disk)
 
+    def renew_seed(self) -> None:
+        """Write the seed again, with the keys that the guest knows by now: it may read them at a boot."""
+        self._write_seed(self.endpoint.client_key, self.endpoint.host_key)
+
     def _write_seed(self, client_key: seed.KeyPair, host_key: seed.KeyPair) -> None:
         self.endpoint = Endpoint(self.port, client_key, host_key)
         files = seed.render(

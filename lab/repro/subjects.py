@@ -31,7 +31,7 @@ START = "start"
 REFUSALS = (AuditLine, ErrorMessage, NamedTest)
 NOTHING_SAID = "the report does not say what fails in words that the lab knows"
 # The suites that can be run against a wheel, the usual one first.
-WHEEL_SUITES = ("jailer", "lifecycle", "volumes")
+WHEEL_SUITES = ("jailer", "lifecycle", "volumes", "reboot")
 
 
 def read_suite(name: str) -> dict[str, Any]:

@@ -61,3 +61,13 @@ def test_a_detached_box_lives_on_where_its_user_may_not_move_it_to_a_control_gro
     failed = {test.name for test in stock.tests if test.outcome is not Outcome.PASS}
     assert failed == load_suite("lifecycle").needing(Needs.CGROUP)
     assert in_scope.status is Status.PASS, in_scope.reason
+
+
+def test_boxes_start_after_their_guest_was_booted_again_and_the_next_cell_is_forked(
+    home: Path, tmp_path: Path
+) -> None:
+    words = ["-g", "debian-13", "-v", "stock", "-v", "session-user-scope", "--suite", "reboot"]
+    more = ["--build", RELEASE, "--no-remedies", "--no-experiment", "--jobs", "1", "-o", f"{tmp_path}/run"]
+    run_lab(home, "matrix", *words, *more, seconds=2400)
+    cells = RunResult.read(tmp_path / "run").cells
+    assert [cell.status for cell in cells] == [Status.PASS, Status.PASS], [cell.reason for cell in cells]

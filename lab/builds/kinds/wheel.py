@@ -35,7 +35,7 @@ class Wheel(PytestTests):
     """A release on the package index, or what is at the local `path`: a wheel, or a folder of wheels."""
 
     form = "release (0.10.8, 0.10.x, previous or newest), wheel file or folder of wheels"
-    more_suites = ("lifecycle", "volumes")
+    more_suites = ("lifecycle", "volumes", "reboot")
     first_use = f"python3 -c {shlex.quote(FIRST_USE)}"
 
     path: Path | None = None

@@ -79,7 +79,8 @@ def detached_box_outlives_its_killed_runtime(boxes: TracedBoxes) -> None:
 
 
 def box_starts_again_after_an_imitated_reboot(boxes: TracedBoxes) -> None:
-    # The tests' guest cannot be booted again. All that a boot empties is emptied, but the boot's ID stays.
+    # The suite `reboot` has a real one, but not in every variant. All that a boot empties is emptied, but the
+    # ID of the boot stays.
     with boxes.own_elsewhere("detach") as (owner, box_id):
         processes = outside.box_processes(box_id)
         for pid in (owner.pid, *processes):

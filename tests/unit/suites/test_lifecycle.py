@@ -58,7 +58,7 @@ def run_python(suite: Path, *words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("name", ["lifecycle", "volumes"])
+@pytest.mark.parametrize("name", ["lifecycle", "volumes", "reboot"])
 def test_every_test_is_run(tmp_path: Path, name: str) -> None:
     suite = load_suite(name)
     folder = put_suite(tmp_path / name, suite)
