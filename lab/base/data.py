@@ -11,6 +11,7 @@ from pydantic import BaseModel, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, from_json
 
 from lab.base.files import check_values, read_regular
+from lab.base.formats import check_version
 
 # More than any model has fields.
 MOST_KEYS = 100
@@ -55,6 +56,12 @@ def parse_json(text: bytes | str) -> Any:
         raise ValueError(f"Invalid JSON: {error}") from None
 
 
-def read_model[M: BaseModel](model: type[M], path: Path, most: int) -> M:
-    """Read a JSON file of at most `most` bytes that others may have put there. Raises OSError, ValueError."""
-    return model.model_validate(parse_json(read_regular(path, most)))
+def read_model[M: BaseModel](model: type[M], path: Path, most: int, form: str = "") -> M:
+    """Read a JSON file of at most `most` bytes that others may have put there. Raises OSError, ValueError.
+
+    `form` is the name of its format if it has one; raises UsageError for a version that this lab does not read.
+    """
+    content = parse_json(read_regular(path, most))
+    if form:
+        check_version(form, content, path)
+    return model.model_validate(content)

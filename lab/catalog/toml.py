@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from lab.base.data import SMALL_FILE
 from lab.base.errors import MOST_ERRORS, UsageError
 from lab.base.files import check_values, read_regular
+from lab.base.formats import KEY, check_version
 
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
@@ -38,7 +39,7 @@ def load_folder[D: BaseModel](folder: Path, model: type[D]) -> dict[str, D]:
 def load_file[D: BaseModel](file: Path, model: type[D], *, name: str) -> D:
     if not NAME.fullmatch(name):
         raise UsageError(f"{file}: the file's name may only have lower-case letters, digits, '.' and '-'")
-    table = read_table(file)
+    table = read_versioned(file, "definition")
     if "name" in table:
         raise UsageError(f"{file}: name: not allowed, because the file's name is the name")
     return validate_table(file, {**table, "name": name}, model)
@@ -54,6 +55,16 @@ def read_table(file: Path) -> dict[str, Any]:
         raise UsageError(f"{file}: not valid TOML: {error}") from error
     except RecursionError:
         raise UsageError(f"{file}: not valid TOML: it is nested too deeply") from None
+
+
+def read_versioned(file: Path, form: str) -> dict[str, Any]:
+    """Return the table in a TOML file of this format, without its version.
+
+    Raises UsageError as `read_table` does, and for a version that this lab does not read.
+    """
+    table = read_table(file)
+    check_version(form, table, file)
+    return {key: value for key, value in table.items() if key != KEY}
 
 
 def read_toml_text(file: Path) -> str:

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict
+from pydantic import AfterValidator, ConfigDict, Field
 
+from lab import __version__
 from lab.base.data import FailFastModel, read_model
 from lab.base.errors import UsageError, format_error
 from lab.base.files import clean_text, group_values
@@ -110,6 +111,10 @@ class Rules(_Data):
 class Published(_Data):
     """All that is published."""
 
+    model_config = ConfigDict(validate_by_alias=True, validate_by_name=True)
+
+    format: Literal[1] = Field(default=1, alias="schema")
+    lab: Text = Field(default="", description="The release of the lab that wrote it.")
     distributions: tuple[PublishedDistribution, ...]
     rules: Rules = Rules()
 
@@ -155,7 +160,7 @@ def load_published(names: Sequence[str], runs: Path) -> LoadedResults:
 
 def _read(site: Path) -> Published:
     try:
-        return read_model(Published, site / FILE, MOST_BYTES)
+        return read_model(Published, site / FILE, MOST_BYTES, "published results")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else format_error(error)
         raise UsageError(
@@ -203,7 +208,7 @@ def publish_distributions(loaded: Iterable[distributions.TestedDistribution]) ->
                 beyond_start=tuple(beyond_start),
             )
         )
-    return Published(distributions=tuple(models))
+    return Published(lab=__version__, distributions=tuple(models))
 
 
 def _settings(answer: CellAnswer) -> dict[str, settings.Value]:

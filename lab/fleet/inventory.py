@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints, model_validator
 
 from lab.base.files import LONGEST_NAME
-from lab.catalog.toml import NAME, Definition, read_table, validate_table
+from lab.catalog.toml import NAME, Definition, read_versioned, validate_table
 
 LOOPBACK = "127.0.0.1"
 
@@ -65,4 +65,4 @@ class Inventory(Definition):
 
 def load_inventory(file: Path) -> Inventory:
     """Read an inventory. Raises UsageError with everything that is wrong in it."""
-    return validate_table(file, read_table(file), Inventory)
+    return validate_table(file, read_versioned(file, "inventory"), Inventory)

@@ -7,12 +7,13 @@ and neither times nor names of hosts nor paths.
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import tomlkit
 from pydantic import Field, model_validator
 from tomlkit.items import InlineTable
 
+from lab import __version__
 from lab.base.errors import UsageError
 from lab.base.files import open_regular, write_atomically
 from lab.catalog import toml
@@ -57,7 +58,7 @@ class CellLine(toml.Definition):
 class BaselineFile(toml.Definition):
     """The whole file."""
 
-    format: Literal[1] = Field(alias="schema")
+    lab: str = Field(default="", description="The release of the lab that wrote the file.")
     build: str
     version: str
     count: int = Field(description="The number of cells: a file that was cut off has fewer.")
@@ -87,10 +88,10 @@ class BaselineFile(toml.Definition):
 def read(file: Path) -> BuildResults:
     """Read a baseline. Raises UsageError with the file, the key, and what was expected."""
     try:
-        content = toml.validate_table(file, toml.read_table(file), BaselineFile)
+        content = toml.validate_table(file, toml.read_versioned(file, "baseline"), BaselineFile)
     except UsageError as error:
         hint = "write it again with: lab baseline RUN -o FILE, or name another baseline or a run"
-        raise UsageError(error.args[0], hint=hint) from error
+        raise UsageError(error.args[0], hint=error.hint or hint) from error
     cells: dict[Identity, CellSummary] = {}
     for guest, variants in content.cells.items():
         for variant, line in variants.items():
@@ -148,7 +149,8 @@ def render(results: BuildResults) -> str:
     document = tomlkit.document()
     for line in (HEADER, SECOND):
         document.add(tomlkit.comment(line.removeprefix("# ")))
-    document.update({"schema": SCHEMA, "build": results.build, "version": results.version, "count": len(cells)})
+    document.update({"schema": SCHEMA, "lab": __version__, "build": results.build, "version": results.version})
+    document["count"] = len(cells)
     document["tests"] = tomlkit.item(tests).multiline(True)
     document["definitions"] = dict(sorted(results.definitions.items()))
     if protections := {

@@ -168,7 +168,7 @@ def _fault(expected: Draft, matched: Sequence[CellSummary]) -> str:
 
 def _table(file: Path) -> dict[str, Any]:
     """Read the file's table, with a name for each expectation that a reader can find it by."""
-    table = toml.read_table(file)
+    table = toml.read_versioned(file, "expectations")
     entries = table.get("expect", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UsageError(f"{file}: expect: expected tables that begin with [[expect]], found {entries!r}")
@@ -200,6 +200,7 @@ def _version(text: str) -> Version | None:
 HEAD: Final = """\
 # Failures of boxlite that are known and accepted for now; `lab gate --expect` reads them.
 # An entry fails the gate once it has expired, matches nothing, or its cells pass.
+schema = 1
 """
 # The beginning of an entry, with the comments right above it.
 ENTRY: Final = re.compile(

@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError
 
 from lab.base.errors import UsageError, format_error
 from lab.base.files import clean_text, cut_text
-from lab.probes import script, show
+from lab.base.formats import KEY, check_version
+from lab.probes import script
 from lab.probes.facts import Facts, FactsModel, Probes, ProcessUser
 
 # Characters of one line, and of the part of an output that is JSON: far more than the script prints.
@@ -96,11 +97,7 @@ def _packed(line: str) -> str:
 
 def _read(form: int, output: str) -> HostReport:
     """Read one output. Raises UsageError if it is damaged or of another form."""
-    if form != show.VERSION:
-        raise UsageError(
-            f"the probe's output has form {form}, and this lab reads form {show.VERSION}",
-            hint="run the script that this lab's `lab probe` prints, or use the lab whose script it was",
-        )
+    check_version("probe's output", {KEY: form}, "the probe's output")
     end = END.search(output)
     if end is None:
         raise _damaged("its last line is missing")

@@ -15,6 +15,7 @@ from lab.base.activity import Activity
 from lab.base.data import parse_json
 from lab.base.errors import UsageError, format_error
 from lab.base.files import read_regular, write_atomically
+from lab.base.formats import check_version
 from lab.record.cell import CELLS, CellResult, ExperimentPolicy
 from lab.record.outcome import Entry, FrozenEntry, PlainText, Seconds, Stress, Texts
 
@@ -124,7 +125,7 @@ RESULTS_FILE, DECIDED_FILE = "results.json", "decided.jsonl"
 # The most bytes of either that are read, and written. Measured: 1,500 cells with 44 files of evidence and four
 # remedies each have 45 MiB, and 77 MiB if each has ten repeats, an experiment and 120 profiles of AppArmor.
 MOST_BYTES = 128 << 20
-# The one format that is written and read.
+# The format that is written; `lab/base/formats.py` has all that are read.
 SCHEMA: Final = 3
 # The most of each that a command line takes.
 MOST_REPEATS, MOST_SHARDS = 1000, 9999
@@ -324,6 +325,7 @@ class RunResult(Entry):
             text = read_regular(path, MOST_BYTES)
             first_line, tree = format_continuation(text), parse_json(text)
             del text  # As large as all that is made of it.
+            check_version("record", tree, path)
             run = cls.model_validate(tree)
             if decided.startswith(first_line):
                 source = folder / DECIDED_FILE

@@ -13,6 +13,7 @@ from lab import builds
 from lab.base.activity import UNWATCHED
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.files import make_folder, write_atomically
+from lab.base.formats import KEY, list_versions
 from lab.base.paths import Paths
 from lab.catalog import Guest, Variant
 from lab.images import store
@@ -136,10 +137,11 @@ class Runner:
         Raises LabError if nothing can be run at all.
         """
         planned = start.begin_run(folder, cells, command=self.command, options=options)
+        [*_, version] = list_versions("definition")
         for name, variant in variants.items():
             table = variant.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"name"})
             make_folder(folder / VARIANTS)
-            (folder / VARIANTS / f"{name}.toml").write_text(tomlkit.dumps(table))
+            (folder / VARIANTS / f"{name}.toml").write_text(tomlkit.dumps({KEY: version, **table}))
         view = live.open_view(
             self.console, possible or planned.cells, [], quiet=self.quiet, verbose=self.verbose
         )

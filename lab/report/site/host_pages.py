@@ -188,7 +188,9 @@ SCRIPT_FILE = "probe.sh"
 
 def make_front_page(site: Site) -> Iterator[Output]:
     """Yield the front page, what its script compares a host with, and the probe script."""
-    data = published.publish_distributions(site.distributions).model_dump_json()
+    data = published.publish_distributions(site.distributions)
+    # A page and its script are of one release.
+    in_page = data.model_dump_json(exclude={"format", "lab"})
     facts = [result.cell.facts for result in site.cells.values() if result.cell.facts]
     sysctls = sorted({name for of in facts for name in of.sysctls})
     values = {
@@ -201,9 +203,9 @@ def make_front_page(site: Site) -> Iterator[Output]:
         "trust": site.predictions.describe_trust(),
         "changed": summary_of_changes(find_changes(site.history)),
         # A page from file:// can load no other file, so it holds the data. No text in it can end the element.
-        "published": Markup(data.replace("<", "\\u003c")),  # noqa: S704
+        "published": Markup(in_page.replace("<", "\\u003c")),  # noqa: S704
     }
     scripts = ("host-reader.js", "host-finder.js")
     yield Page("index.html", "Will boxlite work on my host?", "index.html", values, scripts)
-    yield TextFile(published.FILE, data)
+    yield TextFile(published.FILE, data.model_dump_json(by_alias=True))
     yield TextFile(SCRIPT_FILE, script.render_script(sysctls))

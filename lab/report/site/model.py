@@ -118,6 +118,7 @@ class History(Entry):
 
     format: Literal["boxlite-lab site"] = FORMAT
     version: Literal[1] = Field(default=1, alias="schema")
+    lab: str = Field(default="", description="The release of the lab that wrote it.")
     entries: list[str] = Field(
         default_factory=list, description="The files and folders at the top of the site that the lab made."
     )
@@ -146,7 +147,7 @@ def read_history(folder: Path) -> History:
     """Read the history in a site's folder; an empty one if the folder has none. Raises UsageError."""
     path = folder / HISTORY_FILE
     try:
-        return read_model(History, path, MOST_HISTORY)
+        return read_model(History, path, MOST_HISTORY, "site's history")
     except FileNotFoundError:
         return History()
     except OSError as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from lab import __version__
 from lab.base import notices, scratch
 from lab.base.errors import LabError, UsageError, format_error
 from lab.base.files import format_free_space, is_full, open_regular, sync_tree
@@ -95,7 +96,8 @@ def _write(site: Site, folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(render_output(render, output))
     entries = sorted({entry.name for entry in folder.iterdir()})
-    text = site.history.model_copy(update={"entries": entries}).model_dump_json(by_alias=True, indent=1)
+    history = site.history.model_copy(update={"entries": entries, "lab": __version__})
+    text = history.model_dump_json(by_alias=True, indent=1)
     (folder / HISTORY_FILE).write_text(f"{text}\n", "utf-8")
 
 

@@ -276,7 +276,7 @@ def test_the_first_whole_output_of_a_text_counts() -> None:
         (PRINTED.replace('"facts"', '"facts;'), "it is not JSON"),
         (output(printed_facts(systemd="perhaps")), "facts.systemd: Input should be"),
         (output(printed_facts(more=1)), "facts.more: Extra"),
-        (PRINTED.replace(" 4 ", " 5 ", 1), "has form 5, and this lab reads form 4"),
+        (PRINTED.replace(" 4 ", " 5 ", 1), "the probe's output has version 5 of its format, and this lab, "),
         (f"===== {script.BEGIN} 4 =====\n[[[\n===== {script.END} 4: 1 characters", "of 1 characters"),
     ],
     ids=["truncated", "a hole", "no JSON", "damaged JSON", "a value", "a fact", "newer", "nested"],

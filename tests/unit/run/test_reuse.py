@@ -304,7 +304,7 @@ def test_a_site_without_records_or_with_damaged_ones_is_refused(tmp_path: Path, 
         read_earlier(site, paths, None)
     record = places.with_name("results.json")
     record.write_text(record.read_text().replace('"schema":3', '"schema":2'))
-    with pytest.raises(UsageError, match="is not a record that this lab can read: schema: "):
+    with pytest.raises(UsageError, match="has version 2 of its format, and this lab, "):
         read_earlier(site, paths, None)
     shutil.rmtree(site / "records")
     with pytest.raises(UsageError, match="that site holds no records of its runs"):

@@ -132,14 +132,18 @@ def test_a_site_can_be_replaced_where_folders_cannot_be_exchanged(
         ("site/CNAME", "example.org", "files that it did not make: CNAME"),
         ("site/history.json", "{", "history.json: Invalid JSON: "),
         ("site/history.json", '{"format": "something else"}', "history.json: format: "),
-        ("site/history.json", '{"schema": 9}', "history.json: schema: "),
+        ("site/history.json", '{"schema": 9}', "history.json has version 9 of its format, "),
         ("site/history.json", '{"shown": [{"guest": "x"}]}', "history.json: shown.0.variant: "),
         (
             "old-run/results.json",
             '{"schema": 2, "run": {',
             "results.json is not a record that this lab can read: ",
         ),
-        ("old-run/results.json", '{"schema": 99, "run": {}, "cells": []}', "schema"),
+        (
+            "old-run/results.json",
+            '{"schema": 99, "run": {}, "cells": []}',
+            "results.json has version 99 of its format, ",
+        ),
     ],
 )
 def test_what_cannot_be_read_or_is_not_the_lab_s_leaves_the_site_as_it_was(
