@@ -263,7 +263,8 @@ class RemedyTrials:
         while base is not None and (remaining := base.result.causes):
             below, base = base.remedies, None
             for remedy in remedies.choose_candidates(by_name, remaining[:1]):
-                if remedy in below or not (remedy.host or remedy.changes_service):
+                # What only tells boxlite something else is an answer alone, or none.
+                if remedy in below or (remedy.run and remedy.run.environment):
                     continue
                 trials.append(self._try((*below, remedy)))
                 if trials[-1].lifted(remaining[0]):

@@ -460,6 +460,17 @@ def test_a_remedy_that_gives_the_container_a_device_gives_it(try_all: Try) -> No
     assert "fork container engine=docker, kind=default, kvm=True" in guest.did
 
 
+def test_another_container_comes_on_top_of_a_change_of_the_host(try_all: Try) -> None:
+    lifts = {"kvm-everyone": {"kvm-denied"}, "kind=unconfined": {"seccomp"}}
+    guest = Guest(["kvm-denied", "seccomp"], lifts)
+    guest.facts = facts(engines=["docker"], login_sessions=True)
+    tried = try_all(guest, ["kvm-denied", "seccomp"], variant_name="docker-rootless")
+    assert tried["kvm-everyone"].result == tried["unconfined-container"].result == "does not help"
+    assert tried["kvm-everyone+unconfined-container"].result == "verified"
+    # Without a sandbox there is nothing to add to.
+    assert "kvm-everyone+jailer-off" not in tried
+
+
 def test_what_a_remedy_does_not_set_of_a_container_stays_as_the_cell_has_it(try_all: Try) -> None:
     guest = Guest(["seccomp"], {"kind=unconfined": {"seccomp"}})
     guest.facts = facts(engines=["docker"], login_sessions=True)
