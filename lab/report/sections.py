@@ -31,8 +31,9 @@ def sort_remedies(cell: CellResult) -> list[RemedyResult]:
 
 def format_command(remedy: RemedyResult) -> str:
     """Return the command that shows the remedy, as a script if it changes the host."""
-    script = " --script" if remedy.scripts else ""
-    return " and ".join(f"lab remedies show {name}{script}" for name in remedy.name.split("+"))
+    names = remedy.name.split("+")
+    commands = [f"lab remedies show {name}{' --script' if name in remedy.scripts else ''}" for name in names]
+    return " and ".join(commands)
 
 
 @notices.guard_text

@@ -18,6 +18,7 @@ from lab.guest import remedy_script, variant
 from lab.lane import cell as lane_cell
 from lab.lane.running import RunningLane
 from lab.plan import Cell
+from lab.probes import Probes
 from lab.record import (
     CellResult,
     CellTrials,
@@ -58,7 +59,9 @@ class RemedyAttempt:
 
     def run(self) -> tuple[RemedyOutcome, str]:
         """Put them in place, run the suite to its first failure, judge, and undo them."""
-        fork = Fork.make(self.running, self._cell_with_remedies(), self.folder, self.watch)
+        cell = self._cell_with_remedies()
+        fork = Fork.make(self.running, cell, self.folder, self.watch)
+        before = self._read_probes(cell) if self._hosts else None
         for remedy in self._hosts:
             if result := self._put_in_place(remedy):
                 return result
@@ -69,8 +72,16 @@ class RemedyAttempt:
         outcome, reason = self._read(fork, fork.run(options), options)
         if self._hosts:
             with self.watch.step("undo"):
-                self._undo()
+                self._undo(cell.variant, before)
         return outcome, reason
+
+    def _read_probes(self, cell: Cell) -> Probes | None:
+        """What the probes say before anything of the host is changed; None if nobody knows."""
+        if cell.variant != self.cell.variant:
+            # In another container or service than the cell's they say something else to begin with.
+            return variant.probe_user(self.running.session, cell.variant).probes
+        probes = evidence.read_evidence(self.running.work.folder / self.cell.folder).probes
+        return probes if probes.ran else None  # Somebody deleted that evidence.
 
     @property
     def _hosts(self) -> list[Remedy]:
@@ -175,21 +186,20 @@ class RemedyAttempt:
         fork.gather(full=False, folder=self.folder / CONTROL)
         return suite_run.tests
 
-    def _undo(self) -> None:
-        """Undo the remedies. If that fails it is a defect of theirs, whatever they did for the cell."""
+    def _undo(self, changed: Variant, before: Probes | None) -> None:
+        """Undo the remedies. If that fails it is a defect of theirs, whatever they did for the cell.
+
+        `changed` is the variant as they have it. `before`: what the probes said before the host was changed.
+        """
         for remedy in reversed(self._hosts):
             undo_run = remedy_script.run_script(self.running.session, remedy, undo=True)
             with (self.folder / f"{remedy.name}.log").open("a") as log:
                 log.write(undo_run.log())
             if undo_run.last.status != remedy_script.DONE:
                 self.defects.append(f"its undo failed: {undo_run.last.output.strip()}")
-        probed = variant.probe_user(self.running.session, self.cell.variant)
+        probed = variant.probe_user(self.running.session, changed)
         (self.folder / PROBES_UNDONE_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
-        earlier_probes = evidence.read_evidence(self.running.work.folder / self.cell.folder).probes
-        if not earlier_probes.ran:
-            return  # Somebody deleted that evidence: nothing can be said about it.
-        probes = probed.probes.by_name()
-        earlier = earlier_probes.by_name()
+        probes, earlier = probed.probes.by_name(), before.by_name() if before else {}
         changed_probes = [name for name, probe in earlier.items() if probes[name].status != probe.status]
         if changed_probes:
             self.defects.append(f"its undo does not put back what was: {', '.join(changed_probes)}")

@@ -31,6 +31,7 @@ from lab.record import (
     TrialOutcome,
 )
 from lab.report import github, junit, markdown, run_notes, sections
+from lab.report.sections import format_command
 from lab.report.site import one_page
 from lab.report.site.publish import publish_site
 from lab.verdict.status import combine_repeats
@@ -276,3 +277,12 @@ def test_long_lists_are_cut_and_a_shuffled_repeat_is_named_with_the_option_for_i
     ]
     [first, *_] = run_notes.list_rates_of_cell(changed(long, repeats=seeds))
     assert first.repeats.startswith("1 (--shuffle=41), 2 (--shuffle=42)")
+
+
+def test_of_remedies_together_only_those_that_change_the_host_are_shown_as_scripts() -> None:
+    names = "kvm-everyone+unconfined-container"
+    scripts = {"kvm-everyone": "0" * 64}
+    remedy = RemedyResult(name=names, result=RemedyOutcome.VERIFIED, price="all", scripts=scripts)
+    assert format_command(remedy) == (
+        "lab remedies show kvm-everyone --script and lab remedies show unconfined-container"
+    )

@@ -177,7 +177,8 @@ class Guest(FakeGuest):
             (folder / "kernel.log").write_text("DENIED")
 
     def probe(self, variant: Variant) -> ProbedUser:
-        return probed({"bwrap_user": probe(1 if self.left else 0)})
+        filtered = "seccomp" in self.left
+        return probed({"bwrap_user": probe(int(bool(self.left))), "unshare_user": probe(int(filtered))})
 
 
 Try = Callable[..., dict[str, RemedyResult]]
@@ -467,6 +468,8 @@ def test_another_container_comes_on_top_of_a_change_of_the_host(try_all: Try) ->
     tried = try_all(guest, ["kvm-denied", "seccomp"], variant_name="docker-rootless")
     assert tried["kvm-everyone"].result == tried["unconfined-container"].result == "does not help"
     assert tried["kvm-everyone+unconfined-container"].result == "verified"
+    # In the other container the probes never said what they said in the cell's.
+    assert tried["kvm-everyone+unconfined-container"].defects == []
     # Without a sandbox there is nothing to add to.
     assert "kvm-everyone+jailer-off" not in tried
 
