@@ -520,9 +520,7 @@ class Suite(Definition):
     )
     because: str = Field(default="", description="The bug, and where boxlite's project keeps it.")
     boots_again: bool = Field(
-        default=False,
-        description="Whether the guest is booted again once all tests passed, and the tests run again then, "
-        "with the variable LAB_BOOTED_AGAIN. Variants that set something in a running guest are n/a.",
+        default=False, description="Whether the tests run once more, with LAB_BOOTED_AGAIN, after another boot."
     )
     test_seconds: int = Field(description="Limit of one test, on a host with hardware acceleration.")
     suite_seconds: int = Field(description="Limit of the whole suite, on such a host.")
