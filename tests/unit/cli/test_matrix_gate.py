@@ -134,13 +134,18 @@ def test_a_shard_is_not_complete(run_lab: RunLab, monkeypatch: pytest.MonkeyPatc
     run_lab(0, "gate", "both", "--against-build", "0.10.0")
 
 
+def name_suites(release: str) -> list[str]:
+    """The builds that a release is with `--suite all`."""
+    return [release, *(f"{suite}-{release}" for suite in Wheel.more_suites)]
+
+
 def test_the_suites_of_a_run_are_builds_of_their_own_to_all_that_reads_it(
     run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     all_of = [*CELL, "--suite", "all", "--build"]
     ran = guests(monkeypatch, {})
     run_lab(0, *all_of, "0.10.7", "-o", "old")
-    assert ran == [f"debian-13/stock/{name}" for name in ("0.10.7", "lifecycle-0.10.7", "volumes-0.10.7")]
+    assert ran == [f"debian-13/stock/{name}" for name in name_suites("0.10.7")]
     run_lab(0, "baseline", "old", "--build", "0.10.7", "-o", "jailer.toml")
     run_lab(0, "baseline", "old", "--build", "lifecycle-0.10.7", "-o", "lifecycle.toml")
     # A suite's baseline does not change with another suite.
@@ -159,7 +164,7 @@ def test_the_suites_of_a_run_are_builds_of_their_own_to_all_that_reads_it(
     ran = guests(monkeypatch, {})
     for number in ("1", "2"):
         run_lab(0, *all_of, "0.10.8", "--shard", f"{number}/2", "-o", f"shard-{number}")
-    every_suite = ["0.10.8", "lifecycle-0.10.8", "volumes-0.10.8"]
+    every_suite = name_suites("0.10.8")
     assert ran == [f"debian-13/stock/{name}" for name in every_suite]
     run_lab(0, "merge", "shard-1", "shard-2", "-o", "whole")
     assert [cell.build for cell in RunResult.read(Path("whole")).cells] == every_suite
