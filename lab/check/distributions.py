@@ -65,11 +65,9 @@ class CellAnswer:
                 return "works sometimes"
             case AnswerKind.UNTESTED:
                 return "not tested"
-        return (
-            f"blocked; cured by {self.cures[0].remedy_result.name}"
-            if self.cures
-            else "blocked; no cure is verified"
-        )
+        if self.cures:
+            return f"blocked; cured by {self.cures[0].remedy_result.name}"
+        return f"blocked; no cure {'is verified' if self.trials else 'was tried'}"
 
     @property
     def reason(self) -> str:
@@ -276,6 +274,11 @@ class TestedDistribution:
     def cured(self) -> int:
         """How many settings that block the plainest guest have a verified remedy."""
         return sum(answer.variant != STOCK and bool(answer.cures) for answer in self.blocking)
+
+    @property
+    def has_trials(self) -> bool:
+        """Whether a remedy was tried in any setting that blocks the plainest guest."""
+        return any(answer.variant != STOCK and answer.trials for answer in self.blocking)
 
     @property
     def never_tried(self) -> list[str]:

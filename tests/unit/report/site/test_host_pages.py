@@ -85,7 +85,7 @@ def test_each_architecture_of_a_release_is_a_distribution_of_its_own(tmp_path: P
     folder = publish_site([tmp_path / "run"], tmp_path / "site").parent
     text = (folder / "support.md").read_text()
     assert "| Debian 13 (trixie) on x86_64 | works as installed | 0.10.8 |" in text
-    assert "| Debian 13 (trixie) on aarch64 | blocked; no cure is verified | 0.10.8 |" in text
+    assert "| Debian 13 (trixie) on aarch64 | blocked; no cure was tried | 0.10.8 |" in text
     for name, machine in (("debian-13", "x86_64"), ("debian-13-arm64", "aarch64")):
         assert f"Debian 13 (trixie) on {machine}" in page(folder, name)
         assert f"<td>{machine}</td>" in (folder / f"hosts/{name}.html").read_text()
@@ -174,7 +174,9 @@ def test_what_was_tried_elsewhere_or_could_not_be_judged_is_named_as_such(tmp_pa
     assert ([trial.name for trial in answer.no_cures], answer.cures) == (["userns-clone-on", "preflight"], [])
     other = ask(site, "debian-12", "userns-clone-off")
     assert other.cures == [] and "userns-clone-on" in [remedy.name for remedy in other.untried]
-    assert other.headline == "blocked; no cure is verified"
+    assert other.headline == "blocked; no cure was tried"
+    front = Parsed(folder / "index.html").text
+    assert "1 of 1 block itno cure tried" in front and "0 with a verified cure" in front
 
 
 def test_a_remedy_of_an_older_run_counts_if_the_cause_is_the_same(tmp_path: Path) -> None:
