@@ -23,9 +23,9 @@ from pydantic import BaseModel
 from lab import probes
 from lab.builds.elf import ElfNeeds, find_unmet_need
 from lab.catalog.knobs import Bubblewrap
-from lab.probes import PROGRAMS, Facts, ProbedUser, SuiteUser
+from lab.probes import PROGRAMS, ProbedUser, SuiteUser
 from lab.probes.facts import UserSession, parse_label
-from tests.builders.facts import executable, put, run_program
+from tests.builders.facts import executable, put, read_facts_of_this_host, run_program
 from tests.builders.facts import facts as a_facts
 
 
@@ -42,7 +42,7 @@ def program() -> dict[str, Any]:
 def test_any_linux_host_has_facts_and_the_sysctls_that_are_asked_for() -> None:
     # The kernel has none of the others: the third is below a file, the fourth is a folder.
     names = ["kernel.ostype", "kernel.no_such_thing", "kernel.ostype.below", "kernel.random"]
-    facts = Facts.model_validate(printed("facts", {"sysctls": names}))
+    facts = read_facts_of_this_host(names)
     assert facts.kernel == os.uname().release
     assert facts.python == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert facts.os.id

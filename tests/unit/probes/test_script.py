@@ -13,9 +13,9 @@ from textwrap import wrap
 import pytest
 
 from lab.base.errors import UsageError
-from lab.probes import Facts, ProbedUser, script
+from lab.probes import ProbedUser, script
 from lab.probes.report import HostReport, read_host_report
-from tests.builders.facts import printed_facts, put, run_program
+from tests.builders.facts import printed_facts, put, read_facts_of_this_host, run_program
 from tests.builders.probe_script import SCRIPT, differences, output
 
 SHELLS = [
@@ -52,7 +52,7 @@ def understood(text: str) -> HostReport:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_it_says_what_the_labs_own_programs_say_of_this_host(shell: list[str]) -> None:
     report = understood(run(shell))
-    facts = Facts.model_validate_json(run_program("facts", {"sysctls": [*report.facts.sysctls]}).stdout)
+    facts = read_facts_of_this_host([*report.facts.sysctls])
     probed = ProbedUser.model_validate_json(run_program("probe", {"probes": True}).stdout)
     # The system's Python, not the one of these tests.
     facts = facts.model_copy(update={"python": report.facts.python})
