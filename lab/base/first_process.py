@@ -26,9 +26,8 @@ def leave_first_process() -> None:
         received = signal.sigwaitinfo(handled)
         if received.si_signo == signal.SIGCHLD:
             _wait_for_ended(child)
-        elif (
-            received.si_code <= 0
-        ):  # A process sent it. The kernel sends those of a terminal to the child, too.
+        # The kernel sends the signals of a terminal to the child, too; what is below is from a process.
+        elif received.si_code <= 0:
             os.kill(child, received.si_signo)
 
 

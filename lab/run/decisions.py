@@ -127,10 +127,11 @@ class Decisions:
 
         A cell whose evidence cannot be copied is run. Raises ResultsNotWritten.
         """
-        earlier, info = self._earlier, self.journal.info
-        for ticket in self.backlog.waiting(machine) if earlier else ():
-            assert earlier is not None
-            judged = earlier.judge_cell(ticket.cell, info.definitions, info.options, image)
+        info = self.journal.info
+        if self._earlier is None:
+            return
+        for ticket in self.backlog.waiting(machine):
+            judged = self._earlier.judge_cell(ticket.cell, info.definitions, info.options, image)
             kept, source = judged.kept, judged.source
             if kept is None or source is None or not self.backlog.withdraw(ticket):
                 continue
