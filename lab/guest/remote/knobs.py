@@ -406,10 +406,10 @@ libraries = glob.glob(SYSTEM + "/lib/*-linux-gnu") + [SYSTEM + "/lib64", SYSTEM 
 call("unshare", CLONE_NEWNS)
 call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
 call("mount", b"lab", b"/usr", b"tmpfs", 0, b"mode=755")
-for name in [*LINKS, *loaders, "lib/.", "sbin/."]:
-    os.makedirs(os.path.dirname("/usr/" + name), exist_ok=True)
-    if not name.endswith("/."):
-        os.symlink("%s/%s" % (SYSTEM, name), "/usr/" + name)
+for folder_of_usr in ["bin", "lib", "sbin", *map(os.path.dirname, loaders)]:
+    os.makedirs("/usr/" + folder_of_usr, exist_ok=True)
+for name in [*LINKS, *loaders]:
+    os.symlink("%s/%s" % (SYSTEM, name), "/usr/" + name)
 os.initgroups(user.pw_name, user.pw_gid)
 os.setgid(user.pw_gid)
 os.setuid(user.pw_uid)
