@@ -11,12 +11,15 @@ from tests.vm.conftest import RELEASE, run_lab
 pytestmark = [pytest.mark.lifecycle, pytest.mark.timeout(5400)]
 
 
-def run_cell(home: Path, folder: Path, *words: str, seconds: float) -> CellResult:
-    """Run one cell of debian-13 with the release."""
+# In a login by SSH, and in a scope of the user's service manager.
+IN_BOTH = ("-v", "stock", "-v", "session-user-scope", "--no-remedies")
+
+
+def run_cells(home: Path, folder: Path, *words: str, seconds: float) -> list[CellResult]:
+    """Run cells of debian-13 with the release."""
     more = ["--build", RELEASE, "--no-experiment", "--jobs", "1", "-o", str(folder)]
     run_lab(home, "matrix", "-g", "debian-13", *words, *more, seconds=seconds)
-    [cell] = RunResult.read(folder).cells
-    return cell
+    return RunResult.read(folder).cells
 
 
 def verified(cell: CellResult) -> set[str]:
@@ -26,14 +29,16 @@ def verified(cell: CellResult) -> set[str]:
 def test_a_box_that_asks_for_more_open_files_than_its_user_may_have_starts_after_the_remedy(
     home: Path, tmp_path: Path
 ) -> None:
-    cell = run_cell(home, tmp_path / "run", "-v", "nofile-256", "--remedies", seconds=2400)
+    [cell] = run_cells(home, tmp_path / "run", "-v", "nofile-256", "--remedies", seconds=2400)
     verdict = (cell.status, cell.cause, cell.verdict.confidence)
     assert verdict == (Status.XFAIL, "nofile-limit", Confidence.PROVED), cell.reason
     assert "nofile-raise" in verified(cell), cell.remedies
 
 
 def test_two_causes_of_volumes_are_proved_in_one_cell(home: Path, tmp_path: Path) -> None:
-    cell = run_cell(home, tmp_path / "run", "-v", "stock", "--suite", "volumes", "--no-remedies", seconds=1200)
+    [cell] = run_cells(
+        home, tmp_path / "run", "-v", "stock", "--suite", "volumes", "--no-remedies", seconds=1200
+    )
     assert cell.status is Status.XFAIL, cell.reason
     proved = {cause.name for cause in cell.verdict.causes if cause.confidence is Confidence.PROVED}
     assert {"volume-not-in-sandbox", "volumes-exhaust-irqs"} <= proved
@@ -41,7 +46,7 @@ def test_two_causes_of_volumes_are_proved_in_one_cell(home: Path, tmp_path: Path
 
 def test_a_scope_of_the_users_cures_a_box_that_lives_on(home: Path, tmp_path: Path) -> None:
     words = ["-v", "stock", "--suite", "lifecycle", "--remedies"]
-    cell = run_cell(home, tmp_path / "run", *words, seconds=5000)
+    [cell] = run_cells(home, tmp_path / "run", *words, seconds=5000)
     assert cell.cause == "cgroup-not-joined", cell.reason
     assert "user-scope" in verified(cell), cell.remedies
 
@@ -49,10 +54,7 @@ def test_a_scope_of_the_users_cures_a_box_that_lives_on(home: Path, tmp_path: Pa
 def test_a_detached_box_lives_on_where_its_user_may_not_move_it_to_a_control_group(
     home: Path, tmp_path: Path
 ) -> None:
-    words = ["-g", "debian-13", "-v", "stock", "-v", "session-user-scope", "--suite", "lifecycle"]
-    more = ["--build", RELEASE, "--no-remedies", "--no-experiment", "--jobs", "1", "-o", f"{tmp_path}/run"]
-    run_lab(home, "matrix", *words, *more, seconds=5000)
-    stock, in_scope = RunResult.read(tmp_path / "run").cells
+    stock, in_scope = run_cells(home, tmp_path / "run", *IN_BOTH, "--suite", "lifecycle", seconds=5000)
     assert (stock.status, stock.cause, stock.verdict.confidence) == (
         Status.XFAIL,
         "cgroup-not-joined",
@@ -66,8 +68,5 @@ def test_a_detached_box_lives_on_where_its_user_may_not_move_it_to_a_control_gro
 def test_boxes_start_after_their_guest_was_booted_again_and_the_next_cell_is_forked(
     home: Path, tmp_path: Path
 ) -> None:
-    words = ["-g", "debian-13", "-v", "stock", "-v", "session-user-scope", "--suite", "reboot"]
-    more = ["--build", RELEASE, "--no-remedies", "--no-experiment", "--jobs", "1", "-o", f"{tmp_path}/run"]
-    run_lab(home, "matrix", *words, *more, seconds=2400)
-    cells = RunResult.read(tmp_path / "run").cells
+    cells = run_cells(home, tmp_path / "run", *IN_BOTH, "--suite", "reboot", seconds=2400)
     assert [cell.status for cell in cells] == [Status.PASS, Status.PASS], [cell.reason for cell in cells]
