@@ -92,6 +92,8 @@ def wait_for_boot(session: Session, lane: Lane) -> None:
         text = lane.console_text()
         if len(text) > size:
             size, grown = len(text), time.monotonic()
+        if console.FROZEN in text:
+            raise BootFailed(f"{lane.guest.name} did not come up: its systemd gave up\n{lane.last_words()}")
         return console.shows_ssh(text)
 
     for waits in itertools.count(1):

@@ -24,6 +24,9 @@ SSH_WORDS = re.compile(
     r"Started (sshd?\.service|OpenBSD Secure Shell|OpenSSH)|Listening on (ssh\.socket|OpenBSD)"
 )
 
+# What systemd writes when it gives up as the first process (src/core/crash-handler.c); nothing starts after it.
+FROZEN = "systemd[1]: Freezing execution"
+
 
 def read_console(file: Path) -> str:
     """The console's output as plain text; empty if there is none."""

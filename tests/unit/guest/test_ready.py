@@ -135,6 +135,19 @@ def test_a_boot_that_stands_still_or_never_ends_is_given_up(
     assert session.waits == 100 - waits
 
 
+def test_a_boot_that_systemd_gave_up_is_not_waited_for(lane: FakeLane) -> None:
+    frozen = (
+        "[  491.966350] systemd[1]: Failed to fork off sandboxing environment for executing generators: "
+        "Protocol error\n[!!!!!!] Failed to start up manager.\n[  493.880333] systemd[1]: Freezing execution.\n"
+    )
+    session = SlowSession(100, lane, frozen)
+    with pytest.raises(
+        BootFailed, match=r"(?s)did not come up: its systemd gave up\n.*Failed to start up manager"
+    ):
+        wait_for_boot(session, lane)
+    assert session.waits == 100
+
+
 @pytest.mark.parametrize(
     ("boot_log", "load_then", "factor"),
     [

@@ -21,7 +21,7 @@ from lab.catalog import Firmware
 from lab.images import disk
 from lab.images.store import BaseImage
 from lab.machine import acceleration, ask_kvm, clock, console, leftovers, qemu, seed
-from lab.machine.acceleration import Acceleration, KvmFails
+from lab.machine.acceleration import Acceleration, GuestDied, KvmFails
 from lab.machine.clock import RATE, Clock
 from lab.machine.connection import NoLibvirt
 from tests.builders.daemon import Daemon
@@ -101,6 +101,21 @@ def test_a_kernel_that_never_starts_user_space_is_no_kvm(
     assert decide(paths, Daemon(machine_state=state)).reason == f"/dev/kvm opens, but under it {problem}"
 
 
+def test_a_guest_that_died_once_under_kvm_is_booted_a_second_time(paths: Paths, boots: Boots) -> None:
+    boots += [GuestDied("a guest kernel dies"), 6.0]
+    how = decide(paths, Daemon())
+    assert (how.kvm, how.kernel_seconds, boots) == (True, 6.0, [])
+    # Twice is an answer, and so is a guest that lives and says no.
+    for outcomes in (
+        [GuestDied("a guest dies"), GuestDied("a guest kernel dies")],
+        [KvmFails("a guest kernel dies")],
+    ):
+        paths.acceleration.unlink()
+        boots += outcomes
+        assert decide(paths, Daemon()).reason == "/dev/kvm opens, but under it a guest kernel dies"
+        assert boots == []
+
+
 def test_a_busy_host_has_longer_to_start_a_kernel(
     paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +185,8 @@ def test_the_guest_gets_the_question_in_a_seed_that_it_runs(
     seeds: list[dict[str, str]] = []
     monkeypatch.setattr(seed, "write", lambda _file, files: seeds.append(files))
     decide(paths, Daemon())
-    [files] = seeds
+    # It died twice.
+    [files, _] = seeds
     # A guest that the lab built runs the one, and cloud-init the other.
     _, _, config = files["user-data"].partition("#cloud-config\n")
     assert json.loads(config) == {"bootcmd": [["sh", "-c", files["seed.sh"]]]}
@@ -204,9 +220,9 @@ def test_a_boot_is_tried_from_an_overlay(paths: Paths, device: Path, monkeypatch
     monkeypatch.setattr(disk, "create_overlay", lambda made, backing: overlays.append((made, backing)))
     daemon = Daemon()
     decide(paths, daemon, Firmware.BIOS)
-    [(made, backing)] = overlays
+    [(made, backing), _] = overlays
     assert backing == base_image(paths.images).disk
-    [machine] = daemon.machines
+    [machine, _] = daemon.machines
     assert (machine.xml.find("os/kernel"), machine.disks) == (None, [str(made), str(made.parent / "seed.iso")])
 
 
