@@ -6,6 +6,7 @@ assertion. It raises NothingShown if the cell does not tell.
 
 import re
 import shlex
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from lab.causes.evidence import KERNEL_FILE, PROBES_FILE
 from lab.causes.sandbox import RESTRICTED, RESTRICTION
 from lab.probes import Facts
 from lab.probes.facts import AppArmorFacts, parse_version
-from lab.record import CellResult, Outcome, Protection, RemedyOutcome
+from lab.record import Outcome, Protection, RemedyOutcome
 from lab.repro.report import NamedTest, Report
 from lab.verdict.protection import JAILER
 from lab.verdict.words import FinishedCell
@@ -35,8 +36,6 @@ CONFINEMENTS: dict[str, tuple[Callable[[Protection], bool], Callable[[Protection
     ),
     "seccomp": (lambda box: box.seccomp == ["filter"], lambda box: f"seccomp {', '.join(box.seccomp)}"),
 }
-# The permission bits of a device as `ls -l` prints them, in octal.
-BITS = {"r": 4, "w": 2, "x": 1, "-": 0}
 
 
 class NothingShown(Exception):
@@ -52,10 +51,6 @@ class Observation(NamedTuple):
     holds: bool
     reason: str
     file: str = ""
-
-    def is_gathered(self, cell: FinishedCell) -> bool:
-        """Whether the cell's folder has the file."""
-        return bool(self.file) and (cell.folder / self.file).is_file()
 
 
 def observe_cell(
@@ -113,11 +108,8 @@ def _check_system(cell: FinishedCell, system: str | None, version: str | None, *
 
 
 def command_outcome(cell: FinishedCell, report: Report, command: str, outcome: str) -> Observation:
-    try:
-        words = tuple(shlex.split(command))
-    except ValueError:
-        words = ()
-    ran = [probe for probe in cell.evidence.probes.by_name().values() if words and probe.command == words]
+    probes = cell.evidence.probes.by_name().values()
+    ran = [probe for probe in probes if shlex.join(probe.command) == command]
     if not ran or ran[0].status is None:
         raise NothingShown("no probe of the lab is that command; lab exec GUEST VARIANT -- COMMAND runs it")
     shows = "it works" if ran[0].worked else f"it fails: {ran[0].stderr}"
@@ -131,23 +123,20 @@ def profile_shipped(
     oldest: str | None = None,
     system: str | None = None,
     version: str | None = None,
+    *,
+    ships: bool = True,
 ) -> Observation:
-    _check_system(cell, system, version, or_newer=True)
+    """Look for a profile's file. It `ships` with this release or a newer one, or is missing in this one."""
+    _check_system(cell, system, version, or_newer=ships)
     apparmor = _apparmor(cell)
     release, title = parse_version(apparmor.version), f"AppArmor {apparmor.version or 'of an unknown version'}"
     if oldest and (release is None or release.major < int(oldest)):
         raise NothingShown(f"its {title} may be older than {oldest}")
     mode = apparmor.profiles.get(profile)
     if f"/etc/apparmor.d/{profile}" not in apparmor.profile_files and mode is None:
-        return Observation(False, f"its {title} has no profile {profile}")
+        return Observation(not ships, f"its {title} has no profile {profile}")
     state = f"loaded in {mode} mode" if mode else "not loaded"
-    return Observation(True, f"its {title} has the profile {profile}, {state}")
-
-
-def profile_missing(cell: FinishedCell, report: Report, profile: str, system: str, version: str) -> Observation:
-    _check_system(cell, system, version, or_newer=False)
-    holds, reason, _ = profile_shipped(cell, report, profile)
-    return Observation(not holds, reason)
+    return Observation(ships, f"its {title} has the profile {profile}, {state}")
 
 
 def profile_in_force(cell: FinishedCell, report: Report, profile: str) -> Observation:
@@ -171,10 +160,9 @@ def kvm_mode(cell: FinishedCell, report: Report, mode: str, owner: str, group: s
     kvm = _facts(cell).kvm
     if kvm is None:
         raise NothingShown("it has no /dev/kvm")
-    digits = [sum(BITS[letter] for letter in mode[1:][start : start + 3]) for start in (0, 3, 6)]
-    asserted_mode = f"0o{digits[0]}{digits[1]}{digits[2]}"
+    written = stat.filemode(stat.S_IFCHR | int(kvm.mode, 8))
     shows = f"mode {kvm.mode}, owner {kvm.owner or kvm.uid}, group {kvm.group or kvm.gid}"
-    return Observation((kvm.mode, kvm.owner, kvm.group) == (asserted_mode, owner, group), shows)
+    return Observation((written, kvm.owner, kvm.group) == (mode, owner, group), shows)
 
 
 def fails(cell: FinishedCell, report: Report) -> Observation:
@@ -276,16 +264,10 @@ def part_blamed(cell: FinishedCell, report: Report, part: str) -> Observation:
     return Observation(False, f"boxlite names other parts: {lines[0] if lines else words.module}", file)
 
 
-def cured(cell: FinishedCell, report: Report, remedies: Sequence[str]) -> Observation:
-    return _trial_result(cell, remedies, RemedyOutcome.VERIFIED)
-
-
-def avoided(cell: FinishedCell, report: Report, remedies: Sequence[str]) -> Observation:
-    return _trial_result(cell, remedies, RemedyOutcome.AVOIDS)
-
-
-def _trial_result(cell: FinishedCell, remedies: Sequence[str], outcome: RemedyOutcome) -> Observation:
-    """Whether one of these remedies, each tried alone, had this result."""
+def cured(
+    cell: FinishedCell, report: Report, remedies: Sequence[str], outcome: str = RemedyOutcome.VERIFIED
+) -> Observation:
+    """Look whether one of these remedies, each tried alone, had this result."""
     if not cell.result.status.failed:
         raise NothingShown("nothing failed that could be cured")
     trials = [trial for trial in cell.result.remedies if trial.name in remedies]
@@ -297,21 +279,15 @@ def _trial_result(cell: FinishedCell, remedies: Sequence[str], outcome: RemedyOu
     )
     if not good and all(trial.result.says_nothing for trial in trials):
         raise NothingShown(shows)
-    evidence = [file for trial in good or trials for file in trial.evidence if file.endswith("/suite.log")]
-    return Observation(bool(good), shows, _file_of(cell.result, evidence))
-
-
-def _file_of(cell: CellResult, evidence: Sequence[str]) -> str:
-    """The first of these files of a run, as a file of a cell's folder."""
-    return next((file.removeprefix(f"{cell.folder}/") for file in evidence), "")
+    evidence = (file for trial in good or trials for file in trial.evidence if file.endswith("/suite.log"))
+    return Observation(bool(good), shows, next(evidence, "").removeprefix(f"{cell.result.folder}/"))
 
 
 # The observers by the names that `assertions.toml` has for them.
 OBSERVERS: dict[str, Callable[..., Observation]] = {
     observer.__name__: observer
     for observer in (
-        *(command_outcome, profile_shipped, profile_missing, profile_in_force, profile_listed, kvm_mode),
-        *(fails, works, needs_only_kvm, namespaces_isolated, confined, capability_denied),
-        *(part_blamed, cured, avoided),
+        *(command_outcome, profile_shipped, profile_in_force, profile_listed, kvm_mode, fails, works),
+        *(needs_only_kvm, namespaces_isolated, confined, capability_denied, part_blamed, cured),
     )
 }

@@ -402,7 +402,7 @@ def _of_assertion(
     observed.sort(key=lambda each: not each[1].holds)
     reason = "; ".join(f"{cell.result.variant}: {observation.reason}" for cell, observation in observed)
     outcome = ClaimOutcome.HELD if observed[0][1].holds else ClaimOutcome.NOT_HELD
-    files = (cell.path(observation.file) for cell, observation in observed if observation.is_gathered(cell))
+    files = (cell.path(shown.file) for cell, shown in observed if (cell.folder / shown.file).is_file())
     return Claim(assertion, assertion.text, outcome, reason, next(files, None))
 
 
