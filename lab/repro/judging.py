@@ -230,12 +230,10 @@ def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[Erro
 def _of_words(report: Report, field: Mapping[str, Any], weights: Sequence[Weight]) -> Iterator[Weight]:
     """What words of a failure say of a report without a message: only what a circumstance explains."""
     quote = report.topics.get("failure")
-    has_message = any(message.operation for message in report.of(ErrorMessage))
-    if quote is None or has_message or any(report.of(AuditLine)):
+    if quote is None or any(message.operation for message in report.of(ErrorMessage)):
         return
-    for weight in _of_messages(
-        report, field, [ErrorMessage(quote, "", Speaker.OTHER, operation=WORDS, program=ANY)]
-    ):
+    words = ErrorMessage(quote, "", Speaker.OTHER, operation=WORDS, program=ANY)
+    for weight in _of_messages(report, field, [words]):
         strong = {OTHER} | {name for each in weights for name in each.factors if each.of(name) >= STRONG}
         chances = {name: chance if name in strong else 0.0 for name, chance in weight.factors.items()}
         yield replace(weight, factors=chances, reason=SOMETHING_FAILS)
@@ -262,7 +260,6 @@ def _of_settings(report: Report, prior: Odds, first_line: int) -> Iterator[Weigh
             if (
                 factors.keys() & prior.keys() - {OTHER}
                 and re.fullmatch(row["name"], setting.name, re.DOTALL)
-                and ("value" in row) is (setting.value is not None)
                 and re.fullmatch(row.get("value", ""), setting.value or "")
             ):
                 is_cure = setting.helped is True and not row.get("beside")
@@ -365,19 +362,16 @@ def _remark(name: str, /, *quotes: Quote, **values: object) -> Remark:
 
 
 def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark]) -> tuple[Remark, ...]:
-    """Return the remarks on a report, in the order of their first lines. `notes` are those on its messages."""
+    """Return the remarks on a report, in the order of their first lines. `notes` are those on its messages.
+
+    The plan says of a setting that the report gives two values.
+    """
     remarks = list(notes)
     if "boxlite" in report.topics:
         remarks += [Remark(one.remark, (one.quote,)) for one in report.of(ErrorMessage) if one.remark]
     # What is damaged, and statements that cannot both be true of one host.
-    for probed in report.of(ProbeOutput):
-        if probed.host is None:
-            remarks.append(_remark("damaged", probed.quote, why=probed.damaged))
-    settings = [one for one in report.of(Setting) if one.mood is Mood.HOLDS and one.place is Place.HOST]
-    for name, alike in group_values((setting.name, setting) for setting in settings).items():
-        for one, other in pairwise(alike):
-            values = {"name": name, "one": one.value, "other": other.value}
-            remarks.append(_remark("two-values", one.quote, other.quote, **values))
+    damaged = (probed for probed in report.of(ProbeOutput) if probed.host is None)
+    remarks += [_remark("damaged", probed.quote, why=probed.damaged) for probed in damaged]
     hosts = [system for system in report.of(System) if system.place is Place.HOST]
     for first, second in pairwise(hosts):
         remarks.append(_remark("two-systems", first.quote, second.quote, one=first.name, other=second.name))

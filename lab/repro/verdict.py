@@ -80,6 +80,10 @@ class ClaimOutcome(OrderedEnum):
     NOT_TESTED = "not tested"
     NOT_HELD = "did not hold"
 
+    @classmethod
+    def of(cls, holds: bool) -> "ClaimOutcome":
+        return cls.HELD if holds else cls.NOT_HELD
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -142,14 +146,14 @@ def judge_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
     reasons = [answer.reason for answer in answered]
     if worst is Reproduction.NOT_RUN and plan.hint:
         reasons.append(plan.hint)
+    said = [claim for answer in answered for claim in answer.claims]
+    # Lines that no question is about decide about none, and are looked for in each cell.
+    about_none = _quoted_words(plan, None)
+    said += [claim for cell in _decisive(answered) for claim in _find_words(plan, about_none, cell)]
     words: dict[Statement, Claim] = {}
-    for answer in answered:
-        # Lines that no question is about decide about none, and are looked for in each cell.
-        is_decisive = answer.cell is not None and answer.cell.result.status.is_decisive
-        more = _find_words(plan, _quoted_words(plan, None), answer.cell) if is_decisive and answer.cell else ()
-        for claim in (*answer.claims, *more):
-            other = words.get(claim.statement, claim)
-            words[claim.statement] = min(other, claim, key=lambda claim: claim.outcome.rank)
+    for claim in said:
+        other = words.get(claim.statement, claim)
+        words[claim.statement] = min(other, claim, key=lambda claim: claim.outcome.rank)
     claims = [
         *words.values(),
         *(_of_test(test, answered) for test in islice(plan.report.of(NamedTest), MOST_TESTS)),
@@ -158,6 +162,11 @@ def judge_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
         *(_of_assertion(plan, assertion, answered, cells) for assertion in plan.report.of(Assertion)),
     ]
     return Verdict(worst, tuple(dict.fromkeys(reasons)), answered, tuple(claims))
+
+
+def _decisive(answered: Sequence[AnsweredQuestion]) -> list[FinishedCell]:
+    """The cells of questions that failed or passed."""
+    return [answer.cell for answer in answered if answer.cell and answer.cell.result.status.is_decisive]
 
 
 def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -> AnsweredQuestion:
@@ -179,9 +188,8 @@ def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -
         return AnsweredQuestion(question, Reproduction.NOT_TESTED, reason, cell, claims)
     if question.program not in ("", *OWN):
         reason += f"; it was met by {question.program} in the report, and by boxlite here"
-    their_version = next(
-        (one.version for one in plan.report.of(ProgramVersion) if one.name == "bubblewrap"), None
-    )
+    versions = (one.version for one in plan.report.of(ProgramVersion) if one.name == "bubblewrap")
+    their_version = next(versions, None)
     our_version = ran.facts.bubblewrap.version if ran.facts and ran.facts.bubblewrap else None
     if result is Reproduction.NOT_REPRODUCED and their_version and our_version and their_version != our_version:
         reason += f"; bubblewrap is {their_version} in the report and {our_version} here, "
@@ -205,10 +213,8 @@ def _judge(
         if looked_for:
             return Reproduction.NOT_REPRODUCED, f"it fails, but not with the report's words; {shows}"
         if tests and tests <= {test.name for test in ran.tests if test.outcome.is_failure}:
-            return (
-                Reproduction.REPRODUCED,
-                f"the report quotes no words, and the tests that it names fail; {shows}",
-            )
+            reason = f"the report quotes no words, and the tests that it names fail; {shows}"
+            return Reproduction.REPRODUCED, reason
         return _judge_subjects(plan, ran, shows)
     if cause not in ([finding.name for finding in ran.causes] or [first]):
         if has_same_words:
@@ -218,15 +224,10 @@ def _judge(
         return Reproduction.REPRODUCED, f"the same words, the same cause: {cause}{sure}"
     if looked_for:
         if error := _met_by_chance(cause, ran, looked_for):
-            chance = "met by another program than the report's: which one meets it is chance"
-            return (
-                Reproduction.REPRODUCED,
-                f"the same cause, {cause}{sure}, and the same error, {error}, {chance}",
-            )
-        return (
-            Reproduction.NOT_REPRODUCED,
-            f"the same cause, {first}{sure}, but with other words than the report's",
-        )
+            reason = f"the same cause, {cause}{sure}, and the same error, {error}, met by another program"
+            return Reproduction.REPRODUCED, f"{reason} than the report's: which one meets it is chance"
+        reason = f"the same cause, {first}{sure}, but with other words than the report's"
+        return Reproduction.NOT_REPRODUCED, reason
     stated = plan.stated.knobs if plan.stated else {}
     if question.variant is None or question.variant.knobs != stated:
         # A guest that was made to have a cause has it: only the words could show that the report is about it.
@@ -356,14 +357,13 @@ def _of_one_failure(plan: Plan, answered: Sequence[AnsweredQuestion]) -> Iterato
     ]
     if len(lines) < 2:
         return
-    cells = [answer.cell for answer in answered if answer.cell and answer.cell.result.status.is_decisive]
     lines_of_cells = {
         cell.result.variant: [
             statement.quote.number
             for question, statement in lines
             if any(claim.outcome is ClaimOutcome.HELD for claim in _of_words(plan, question, cell))
         ]
-        for cell in cells
+        for cell in _decisive(answered)
     }
     numbers = [statement.quote.number for _, statement in lines]
     reason = "; ".join(f"{variant} shows {_written(lines_of_cells[variant])}" for variant in lines_of_cells)
@@ -389,7 +389,9 @@ def _of_assertion(
     silent: list[str] = []
     if assertion.is_of_host and not plan.is_host:
         return Claim(assertion, assertion.text, ClaimOutcome.NOT_TESTED, "only the report's own host shows it")
-    for cell in _cells_of(assertion, answered, cells):
+    of_questions = [answer.cell for answer in answered if answer.cell]
+    of_variant = [cells[assertion.variant]] if assertion.variant in cells else []
+    for cell in of_variant if assertion.variant else of_questions:
         observation = observers.observe_cell(assertion.observer, cell, plan.report, assertion.arguments)
         if isinstance(observation, NothingShown):
             silent.append(f"{cell.result.variant}: {observation}")
@@ -401,35 +403,24 @@ def _of_assertion(
     # As with words: each cell of a question may be what the report's host is.
     observed.sort(key=lambda each: not each[1].holds)
     reason = "; ".join(f"{cell.result.variant}: {observation.reason}" for cell, observation in observed)
-    outcome = ClaimOutcome.HELD if observed[0][1].holds else ClaimOutcome.NOT_HELD
+    outcome = ClaimOutcome.of(observed[0][1].holds)
     files = (cell.path(shown.file) for cell, shown in observed if (cell.folder / shown.file).is_file())
     return Claim(assertion, assertion.text, outcome, reason, next(files, None))
-
-
-def _cells_of(
-    assertion: Assertion, answered: Sequence[AnsweredQuestion], cells: Mapping[str, FinishedCell]
-) -> list[FinishedCell]:
-    """The cells that can show an assertion: the one of its variant, or those of the questions."""
-    if assertion.variant:
-        return [cells[assertion.variant]] if assertion.variant in cells else []
-    return [answer.cell for answer in answered if answer.cell]
 
 
 def _of_test(test: NamedTest, answered: Sequence[AnsweredQuestion]) -> Claim:
     outcomes = {
         cell.result.variant: result.outcome
-        for cell in (answer.cell for answer in answered)
-        if cell and cell.result.status.is_decisive
+        for cell in _decisive(answered)
         for result in cell.result.tests
         if result.name == test.name and result.outcome is not Outcome.NOT_RUN
     }
     if not test.known or not outcomes:
         reason = "it did not run" if test.known else "the lab's suite has no such test"
         return Claim(test, f"{test.name} fails", ClaimOutcome.NOT_TESTED, reason)
-    failed = all(outcome.is_failure for outcome in outcomes.values())
-    claim_outcome = ClaimOutcome.HELD if failed else ClaimOutcome.NOT_HELD
     reason = ", ".join(f"{variant}: {outcome}" for variant, outcome in outcomes.items())
-    return Claim(test, f"{test.name} fails", claim_outcome, reason)
+    holds = all(outcome.is_failure for outcome in outcomes.values())
+    return Claim(test, f"{test.name} fails", ClaimOutcome.of(holds), reason)
 
 
 def _of_check(plan: Plan, check: Check, cells: Mapping[str, FinishedCell]) -> Claim:
@@ -446,14 +437,11 @@ def _of_check(plan: Plan, check: Check, cells: Mapping[str, FinishedCell]) -> Cl
     needing = plan.build.suite.needing(Needs.SANDBOX) if plan.build else set()
     tests = (test for test in cell.result.tests if test.name in needing)
     failing = [test.name for test in tests if test.outcome is not Outcome.PASS]
-    reason = f"with it{f' on {check.question.variant.name}' if check.question.variant else ''}, "
-    if failing:
-        reason += f"{', '.join(failing)} fail all the same: {cell.result.reason}"
-    else:
-        reason += "every test that needs the sandbox passes"
+    passes = "every test that needs the sandbox passes"
+    fails = f"{', '.join(failing)} fail all the same: {cell.result.reason}"
+    on_variant = f" on {check.question.variant.name}" if check.question.variant else ""
+    reason = f"with it{on_variant}, {fails if failing else passes}"
     if helped is None:
         reason = f"the report does not say what it did; {reason}"
         return Claim(setting, f"tried: {check.written}", ClaimOutcome.NOT_TESTED, reason)
-    return Claim(
-        setting, text, ClaimOutcome.HELD if helped is not bool(failing) else ClaimOutcome.NOT_HELD, reason
-    )
+    return Claim(setting, text, ClaimOutcome.of(helped is not bool(failing)), reason)
