@@ -20,6 +20,8 @@ from tests.builders.workflows import Hub, WorkflowRun, read_yaml
 CLONE, WHEELS, REPOSITORY, CACHE, BUILT = (
     f"/opt/{name}" for name in ("boxlite-lab", "wheels", "repository", "cache", "built")
 )
+# Where it writes.
+PLAYED = "/var/tmp/play"
 # The one cell of the plan, and the inputs of the action that choose it. No box starts in it, so it is short.
 GUEST, VARIANT = "debian-13", "userns-clone-off"
 INPUTS = {"guests": GUEST, "variants": VARIANT, "remedies": "false", "arguments": "--no-experiment"}

@@ -1,17 +1,21 @@
 """A guest that plays a runner of GitHub's, with a real guest in one of the jobs that run there.
 
-It is the guest of `host_guest.py` with what a runner has: AppArmor, systemd, and an ordinary user with sudo.
-In it `play_runner.py` runs the workflow before a release, from the build to the publish. Nothing comes from a
-network.
+It is the guest of `host_guest.py` with what a runner has: systemd, an ordinary user with sudo, and AppArmor
+with Ubuntu's restriction of user namespaces, imitated. In it `play_runner.py` runs the workflow before a
+release, from the build to the publish. Nothing comes from a network.
 """
 
 import json
+import re
+import shlex
+import subprocess
 import tarfile
 from pathlib import Path
 
 from lab import catalog, plan
 from lab.base.paths import Paths
 from lab.catalog import Guest
+from lab.catalog.knobs import AppArmor
 from lab.gate import baseline
 from lab.images.store import BaseImage
 from lab.record import RunResult
@@ -21,10 +25,14 @@ from tests.builders.runs import RELEASE
 from tests.builders.workflows import render_build_workflow
 from tests.vm import host_guest
 from tests.vm.host_guest import ROOT, Host
-from tests.vm.play_runner import BUILT, CACHE, CLONE, GUEST, INPUTS, REPOSITORY, VARIANT, WHEELS
+from tests.vm.play_runner import BUILT, CACHE, CLONE, GUEST, INPUTS, PLAYED, REPOSITORY, VARIANT, WHEELS
 
 # What the program needs that runs workflows, and what the steps of a workflow call.
 PROGRAMS = ("apparmor", "git", "python3-ruamel.yaml")
+# As of KVM; emulated, it is at least ten times that.
+LIST_SECONDS = 100.0
+# Of the catalogue: Ubuntu's restriction of user namespaces, imitated for bubblewrap and unshare.
+RESTRICTION = "apparmor-userns-nocaps"
 EIGHT = '["1/8", "2/8", "3/8", "4/8", "5/8", "6/8", "7/8", "8/8"]'
 
 
@@ -71,8 +79,43 @@ def move_in(host: Host, paths: Paths, image: BaseImage, wheels: Path, repository
             if folder.is_dir():
                 archive.add(folder, f"1/{folder.name}")
 
+    restrict(host)
     host.put(clone, CLONE)
     host.put(lambda archive: archive.add(wheels, "."), WHEELS)
     host.put(lambda archive: archive.add(repository, "."), REPOSITORY)
     host.put(lambda archive: archive.add(built, built.name), BUILT)
     host.put(cache, CACHE)
+
+
+def restrict(host: Host) -> None:
+    """Load the profiles that imitate Ubuntu's restriction of user namespaces, as the lab does in its guests."""
+    restriction = catalog.load_catalog().variant(RESTRICTION).knobs["apparmor"]
+    assert isinstance(restriction, AppArmor)
+    for profile in restriction.profiles:
+        host.run(f"apparmor_parser -r <<'END'\n{profile.text}\nEND")
+
+
+def make_sandbox(host: Host) -> subprocess.CompletedProcess[str]:
+    """Start bubblewrap as the runner's user."""
+    return host.run("bwrap --unshare-user --ro-bind / / true", who="lab", check=False)
+
+
+def list_program(host: Host) -> subprocess.CompletedProcess[str]:
+    """The action's step that runs cells, as a job with a program for its build has it, but only lists them.
+
+    The program is asked for its version, and prints one. The step runs in the clone of the played workflow.
+    """
+    program = "#!/bin/sh\necho boxlite 0.10.8\n"
+    host.run(f"install -m 755 /dev/stdin /opt/boxlite <<'END'\n{program}END")
+    inputs = dict.fromkeys(re.findall(r"\bLAB_[A-Z_]+(?=: \$)", (ROOT / "action.yml").read_text()), "")
+    inputs |= {
+        "LAB_BUILD": "cli:/opt/boxlite",
+        "LAB_GUESTS": GUEST,
+        "LAB_VARIANTS": "stock",
+        "LAB_ARGUMENTS": "--list",
+    }
+    action = f"{PLAYED}/kept-1-action"
+    inputs |= {"GITHUB_ACTION_PATH": action, "GITHUB_WORKSPACE": PLAYED, "RUNNER_TEMP": "/var/tmp"}
+    inputs |= {"GITHUB_OUTPUT": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": WHEELS}
+    words = shlex.join(["env", *(f"{name}={value}" for name, value in inputs.items())])
+    return host.run(f"{words} {action}/.ci/action run", who="lab", seconds=LIST_SECONDS, check=False)

@@ -14,11 +14,10 @@ from lab.base.paths import Paths
 from lab.images.store import BaseImage
 from tests.vm import host_guest, runner
 from tests.vm.conftest import RELEASE
-from tests.vm.play_runner import CLONE
+from tests.vm.play_runner import CLONE, PLAYED
 
 pytestmark = [pytest.mark.runner, pytest.mark.timeout(4800)]
 
-PLAYED = "/var/tmp/play"
 # Of the runner's own time: the rest is for its boot, and for what it is given.
 PLAY_SECONDS = 4000
 
@@ -27,7 +26,11 @@ PLAY_SECONDS = 4000
 def played(
     paths: Paths, image: BaseImage, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Any]]:
-    """What the program in the runner wrote of the workflow, with `run`: the record of the gate's run."""
+    """What the program in the runner wrote of the workflow, and what came after it.
+
+    `run` is the record of the gate's run. `listed` is the action's step with a program for its build, `refused`
+    and `allowed` a sandbox before and after it.
+    """
     folder = tmp_path_factory.mktemp("runner")
     host_guest.download_wheels(folder / "wheels")
     runner.write_repository(folder / "repository", folder)
@@ -45,6 +48,9 @@ def played(
         assert found["artifacts"].get("run"), f"{found['jobs']}\n{printed}"
         found["run"] = json.loads(host.run(f"cat {found['artifacts']['run']}/results.json").stdout)
         found["printed"] = printed
+        found["refused"] = runner.make_sandbox(host)
+        found["listed"] = runner.list_program(host)
+        found["allowed"] = runner.make_sandbox(host)
         yield found
 
 
@@ -63,3 +69,16 @@ def test_the_wheels_are_published_after_a_real_guest_ran_and_the_gate_passed(pla
     # The action gave its user KVM, and the cache its image.
     assert ["compatibility/shard-0", "Make KVM usable", "success"] in played["steps"]
     assert "Cache not found" not in played["printed"]
+
+
+def test_a_program_under_test_gets_its_sandbox_where_user_namespaces_are_restricted(
+    played: dict[str, Any],
+) -> None:
+    refused, listed, allowed = (played[name] for name in ("refused", "listed", "allowed"))
+    assert refused.returncode
+    assert "bwrap: " in refused.stdout
+    assert listed.returncode == 0, listed.stdout
+    # The lab says what it would run with the program, so it has its version.
+    assert "bwrap-profile: " in listed.stdout
+    assert "lab matrix -g debian-13 -v stock --build cli:/opt/boxlite" in listed.stdout
+    assert allowed.returncode == 0, allowed.stdout
