@@ -31,7 +31,6 @@ from lab.repro.report import (
     Setting,
     Speaker,
     Statement,
-    System,
     cite_lines,
 )
 from lab.repro.subjects import SuiteChoice
@@ -77,7 +76,8 @@ def write_comment(
     lines += [] if outcome else [_say_run(report, judged, choice)]
     lines += _ask(report, judged)
     remarks = [
-        f"- {escape_report(remark.text.removesuffix('.'))}{_refer(remark.quotes)}" for remark in judged.remarks
+        f"- {escape_report(remark.text.removesuffix('.'))}{cite_lines(remark.quotes)}."
+        for remark in judged.remarks
     ]
     lines += remarks[: min(MOST_REMARKS, MOST_LINES - len(lines))]
     return [escape_commands(cut_text(line, LONGEST)) for line in lines[:MOST_LINES]]
@@ -93,7 +93,7 @@ def _say_causes(report: Report, judged: JudgedReport) -> Iterator[str]:
         program = "" if finding.program == BUBBLEWRAP else f" for `{_code(finding.program)}`"
         # What a system ships is a reason, too.
         host = [report.host.quote] if report.host and finding.confidence == "likely" else []
-        reason = f"{escape_report(finding.reason)}{_refer([*finding.quotes, *host])}"
+        reason = f"{escape_report(finding.reason)}{cite_lines([*finding.quotes, *host])}."
         cause = f"**{finding.confidence.capitalize()}: {finding.name}**{program}"
         yield f"{'' if is_first else '- '}{cause}: {reason}"
         check, other = _say_check(finding.name), _say_check(finding.next_best)
@@ -104,7 +104,7 @@ def _say_causes(report: Report, judged: JudgedReport) -> Iterator[str]:
     if judged.findings:
         return
     for explanation in judged.instead[:1]:
-        says = f"{unlink(explanation.says.removesuffix('.'))}{_refer(explanation.quotes)}"
+        says = f"{unlink(explanation.says.removesuffix('.'))}{cite_lines(explanation.quotes)}."
         yield f"**No cause of the lab's catalogue:** {says}"
         yield f"- To check: `{explanation.command}` shows {explanation.shows}."
     if judged.possible and not judged.instead:
@@ -114,7 +114,7 @@ def _say_causes(report: Report, judged: JudgedReport) -> Iterator[str]:
         reasons = [*candidate.speaks_for, *(f"against it: {reason}" for reason in candidate.speaks_against)]
         said = f": {escape_report('; '.join(reasons))}" if reasons else ""
         name = f"{'If not that, ' if judged.instead else ''}**{candidate.name}**"
-        yield f"- {name}{said}{_refer(candidate.quotes)} To check: {_say_check(candidate.name)}."
+        yield f"- {name}{said}{cite_lines(candidate.quotes)}. To check: {_say_check(candidate.name)}."
     if judged.possible or judged.instead:
         return
     quoted: list[Statement] = [*filter(_is_known, report.of(ErrorMessage)), *report.of(AuditLine)]
@@ -229,8 +229,7 @@ def _say_run(report: Report, judged: JudgedReport, choice: SuiteChoice) -> str:
     shows = "shows whether boxlite fails there in the same way"
     if not ours:
         shows = "tests boxlite in its place, to see whether that meets the same cause there"
-    system = report.host if report.host and not report.host.inferred else None
-    guest = find_guest(report)
+    system, guest = report.named_host, find_guest(report)
     shows += "".join(f"; {escape_report(step)}" for step in choice.steps)
     if guest:
         return f"- {foreign}A run, `lab repro REPORT`, boots {guest} and {shows}."
@@ -260,11 +259,11 @@ def find_guest(report: Report) -> str | None:
 
 def _ask(report: Report, judged: JudgedReport) -> Iterator[str]:
     """What the report says of its host, and what it does not say, with the command that shows it."""
-    named: list[Statement] = [report.host] if report.host and not report.host.inferred else []
-    named += [*report.of(KernelStatement)][:1]
-    named += [one for one in report.of(ProgramVersion) if one.name == BOXLITE][:1]
-    said = ", ".join(f"{escape_report(_name(one))}{cite_lines([one.quote])}" for one in named)
-    host = f"The report names {said}. " if said else ""
+    host, kernels = report.named_host, [(f"kernel {one}", one.quote) for one in report.of(KernelStatement)]
+    versions = [(str(one), one.quote) for one in report.of(ProgramVersion) if one.name == BOXLITE]
+    named = [*([(host.title, host.quote)] if host else []), *kernels[:1], *versions[:1]]
+    said = ", ".join(f"{escape_report(name)}{cite_lines([quote])}" for name, quote in named)
+    names = f"The report names {said}. " if said else ""
     is_ours = is_about_boxlite(report)
     lacks = dict(report.missing)
     if not is_ours:
@@ -274,16 +273,9 @@ def _ask(report: Report, judged: JudgedReport) -> Iterator[str]:
     if lacks:
         lacking, commands = ", ".join(map(escape_report, lacks)), "; ".join(dict.fromkeys(lacks.values()))
         probe = "; the script that `lab probe` prints shows more" if is_ours else ""
-        yield f"- {host}It does not say: {lacking}. Please send what `{commands}` prints{probe}."
-    elif host:
-        yield f"- {host.rstrip()}"
-
-
-def _name(statement: Statement) -> str:
-    """A statement on a host in few words."""
-    if isinstance(statement, System):
-        return statement.title
-    return f"kernel {statement}" if isinstance(statement, KernelStatement) else str(statement)
+        yield f"- {names}It does not say: {lacking}. Please send what `{commands}` prints{probe}."
+    elif names:
+        yield f"- {names.rstrip()}"
 
 
 # -- text of a report in a line of Markdown
@@ -302,8 +294,3 @@ def unlink(markdown: str) -> str:
 def _code(text: str) -> str:
     """Text of a report between backticks, where nothing can be escaped."""
     return join_lines(text.replace("`", "'"), LONGEST_QUOTE)
-
-
-def _refer(quotes: Sequence[Quote]) -> str:
-    """The lines that say so, at the end of a sentence."""
-    return f"{cite_lines(quotes)}." if quotes else "."

@@ -219,14 +219,15 @@ def plan_report(
     if choice.is_untested:
         # Tests of something else would pass, and say nothing.
         questions = [replace(question, variant=None, why_not=choice.reason) for question in questions]
-    steps += [_say_question(question) for question in questions if place or question.cause]
+    for question in questions if place else [question for question in questions if question.cause]:
+        aim = f"whether it is {question.cause}{cite_lines(question.quotes)}"
+        steps.append(_say(aim if question.cause else "whether boxlite fails with the report's words", question))
     steps += choice.steps
     checks = checks_of(report, questions, place)
     for check in checks:
-        text = f"the lab runs variant {check.variant.name}" if check.variant else f"not tested: {check.why_not}"
         against = f" against {check.question.cause}" if check.question.cause else ""
         lines = cite_lines([setting.quote for setting in check.settings])
-        steps.append(f"to see what {check.written} does{against}{lines}: {text}")
+        steps.append(_say(f"what {check.written} does{against}{lines}", check))
     is_host = exact is not None and guest == exact
     asserted, of_assertions = assertion_variants(report, catalog, place, is_host=is_host)
     steps += of_assertions
@@ -252,15 +253,10 @@ def plan_report(
     )
 
 
-def _say_question(question: Question) -> str:
-    """What is run for a question, and why; or why nothing is."""
-    aim = "whether boxlite fails with the report's words"
-    if question.cause:
-        aim = f"whether it is {question.cause}" + (cite_lines(question.quotes) if question.quotes else "")
-    variant = question.variant
-    if variant is None:
-        return f"to see {aim}: nothing is run, because {question.why_not}"
-    return f"to see {aim}, the lab runs variant {variant.name} ({variant.title})"
+def _say(aim: str, one: Question | Check) -> str:
+    """What is run to see something, or why nothing is."""
+    runs = f"the lab runs variant {one.variant.name} ({one.variant.title})" if one.variant else ""
+    return f"to see {aim}: {runs or f'nothing is run, because {one.why_not}'}"
 
 
 def _left_out(report: Report, guest: Guest) -> list[str]:
@@ -349,7 +345,7 @@ def _of_guest(report: Report, guest: Guest | None, why_nearest: str, catalog: Ca
     """What is to be said of the guest that is run, the nearest one if there is a reason; or why none is."""
     system, is_in_wsl = report.host, report.is_in_wsl
     name = system.title if system else ""
-    system_named = system if system and not system.inferred else None
+    system_named = report.named_host
     no_host = "the report names no host" + (f", its words only point to {name}" if system else "")
     if guest and why_nearest:
         reason = f"which is not {name}: {why_nearest}" if system_named else f"because {why_nearest}; {no_host}"

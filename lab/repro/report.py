@@ -337,6 +337,11 @@ class Report:
         return min(hosts, key=lambda system: system.inferred, default=None)
 
     @property
+    def named_host(self) -> System | None:
+        """The host's system as the report names it; None if it names none."""
+        return self.host if self.host and not self.host.inferred else None
+
+    @property
     def arch(self) -> str | None:
         """The host's architecture; None if the report names none, or several."""
         names = {statement.name for statement in self.of(ArchitectureStatement)}
@@ -369,9 +374,9 @@ class Report:
     @property
     def missing(self) -> dict[str, str]:
         """What it does not say and a verdict needs, each with a command that shows it on the host."""
-        named_host = self.host if self.host and not self.host.inferred else None
-        release = f"the release of {named_host.name}" if named_host else "the distribution and its release"
-        has_release = named_host is not None and (named_host.rolling or named_host.version is not None)
+        host = self.named_host
+        release = f"the release of {host.name}" if host else "the distribution and its release"
+        has_release = host is not None and (host.rolling or host.version is not None)
         messages = any(isinstance(statement, ErrorMessage | AuditLine) for statement in self.statements)
         lacks = {
             release: ("cat /etc/os-release; uname -rm", not has_release),
@@ -511,11 +516,11 @@ def format_report(report: Report, judged: JudgedReport) -> Iterator[str]:
 
 
 def cite_lines(quotes: Iterable[Quote]) -> str:
-    """Return the lines of quotes in brackets: what was read from several lines has all of them."""
+    """Return the lines of quotes in brackets; what was read from several lines has all of them."""
     spans = sorted({(quote.number, max(quote.number, quote.last)) for quote in quotes})[:MOST_REFERENCES]
     numbers = [str(first) if first == last else f"{first}-{last}" for first, last in spans]
     is_one = len(spans) == 1 and spans[0][0] == spans[0][1]
-    return f" (line{'' if is_one else 's'} {', '.join(numbers)})"
+    return f" (line{'' if is_one else 's'} {', '.join(numbers)})" if numbers else ""
 
 
 def _quoted(quote: Quote) -> str:
