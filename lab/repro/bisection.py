@@ -191,10 +191,14 @@ class Bisection:
         return [(cell, *compare(self.results[0], cell)) for cell in self.results]
 
     @property
+    def states(self) -> dict[str, ReleaseState]:
+        """The state of each release that was run."""
+        return {cell.build: state for cell, state, _ in self.steps}
+
+    @property
     def not_run(self) -> list[str]:
         """The releases that were not run, because no answer depended on them."""
-        run = {cell.build for cell in self.results}
-        return [release for release in self.releases if release not in run]
+        return [release for release in self.releases if release not in self.states]
 
     @property
     def borders(self) -> tuple[Border | None, Border | None]:
@@ -202,12 +206,11 @@ class Bisection:
 
         None if no release is older, or newer.
         """
-        states = {cell.build: state for cell, state, _ in self.steps}
         at = self.releases.index(self.reported.build.name)
         older, newer = self.releases[: at + 1], self.releases[at:][::-1]
         return (
-            search(older, states) if len(older) > 1 else None,
-            search(newer, states) if len(newer) > 1 else None,
+            search(older, self.states) if len(older) > 1 else None,
+            search(newer, self.states) if len(newer) > 1 else None,
         )
 
     @property
@@ -229,15 +232,15 @@ class Bisection:
     def _say_mended(self) -> Iterator[str]:
         """Whether the newest release passes, and which one was the first."""
         _, border = self.borders
-        newest = self.releases[-1]
+        newest, state = self.releases[-1], self.states.get(self.releases[-1])
         if border is None:
             yield f"No release is newer than {newest}, which fails."
         elif border.good:
-            if newest in self._list_releases(ReleaseState.GOOD):
+            if state is ReleaseState.GOOD:
                 yield f"It is mended: {newest}, the newest release, passes."
             candidates = [*reversed(border.between), border.good]
             yield _first(candidates, "passes again", border.bad, "fails")
-        elif newest in self._list_releases(ReleaseState.BAD):
+        elif state is ReleaseState.BAD:
             yield f"It is not mended: {newest}, the newest release, fails, too."
         elif border.next is None:
             yield f"No newer release is known to pass: {border.bad} fails, too."
@@ -254,12 +257,9 @@ class Bisection:
         elif border:
             name, reason = self.reported.build.name, "is the oldest release and fails, too"
             if older := self.releases[: self.releases.index(border.bad or name)]:
-                releases = ", ".join(release for release in older if release not in self.not_run)
+                releases = ", ".join(release for release in older if release in self.states)
                 reason = f"fails, and of the older ones none could be judged (tried: {releases})"
             yield f"No release is known to pass before {name}: {border.bad} {reason}."
-
-    def _list_releases(self, state: ReleaseState) -> list[str]:
-        return [cell.build for cell, of_cell, _ in self.steps if of_cell is state]
 
     def document(self) -> dict[str, Any]:
         """All of it for a JSON document. The folders of its steps are relative to that of its run."""
