@@ -9,7 +9,7 @@ from lab import causes
 from lab.base.files import cut_text
 from lab.catalog import remedies
 from lab.catalog.remedies import Remedy
-from lab.record import UNKNOWN, CellResult, RemedyOutcome, RemedyResult, RunResult
+from lab.record import UNKNOWN, CellResult, RemedyOutcome, RunResult
 from lab.report import markdown_pages, table
 from lab.repro.bisection import Bisection
 from lab.repro.comment import Cure, escape_report, unlink, write_comment
@@ -37,12 +37,14 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class VerifiedCure:
-    """A remedy with which the whole suite passed on a cell of this report, or several at once."""
+class VerifiedCure(Cure):
+    """A remedy with which the whole suite passed on a cell of this report, or several at once.
 
-    remedy_result: RemedyResult
-    remedies: tuple[Remedy, ...]
-    variant: str
+    `name` is that of the record, where several have their names joined.
+    """
+
+    name: str = ""
+    remedies: tuple[Remedy, ...] = ()
 
 
 def headline(subject: Subject) -> str:
@@ -68,21 +70,10 @@ def headline(subject: Subject) -> str:
 def list_comment(subject: Subject) -> list[str]:
     """Return the lines of the comment: the verdict, and what a text alone says with what the run made of it."""
     plan, verdict = subject.plan, subject.verdict
-    cures = [
-        Cure(
-            "; ".join(remedy.title for remedy in cure.remedies),
-            cure.remedy_result.price,
-            next((f"lab remedies show {one.name} --script" for one in cure.remedies if one.host), ""),
-            cure.variant,
-        )
-        for cure in _cures(verdict.cells)
-    ]
-    was_tried = any(cell.remedies for cell in verdict.cells)
+    cures = _cures(verdict.cells) if any(cell.remedies for cell in verdict.cells) else None
     outcome = [f"## Verdict: {escape_report(headline(subject))}"]
     outcome += [f"- {escape_report(reason)}" for reason in verdict.reasons[:MOST_REASONS]]
-    return write_comment(
-        plan.report, plan.judged, plan.choice, outcome=outcome, cures=cures if was_tried else None
-    )
+    return write_comment(plan.report, plan.judged, plan.choice, outcome=outcome, cures=cures)
 
 
 def render_answer(subject: Subject) -> str:
@@ -95,8 +86,8 @@ def render_answer(subject: Subject) -> str:
     of_cells: dict[str, VerifiedCure] = {}
     cheapest: dict[str, VerifiedCure] = {}
     for cure in cures:
-        if of_cells.setdefault(cure.variant, cure) is cure:
-            cheapest.setdefault(cure.remedy_result.name, cure)
+        if of_cells.setdefault(cure.verified, cure) is cure:
+            cheapest.setdefault(cure.name, cure)
     again = [plan.again]
     if plan.guest:
         # What --build takes; of a local file only its name, and no path of this host.
@@ -133,9 +124,12 @@ def _cures(cells: Sequence[CellResult]) -> list[VerifiedCure]:
     cures = []
     for cell in cells:
         for trial in cell.remedies:
-            names = trial.name.split(remedies.AND)
-            if trial.result is RemedyOutcome.VERIFIED and all(name in by_name for name in names):
-                cures.append(VerifiedCure(trial, tuple(by_name[name] for name in names), cell.variant))
+            tried = tuple(by_name.get(name) for name in trial.name.split(remedies.AND))
+            known = tuple(filter(None, tried))
+            if trial.result is RemedyOutcome.VERIFIED and known == tried:
+                title = "; ".join(one.title for one in known)
+                script = next((f"lab remedies show {one.name} --script" for one in known if one.host), "")
+                cures.append(VerifiedCure(title, trial.price, script, cell.variant, trial.name, known))
     return cures
 
 
@@ -190,7 +184,7 @@ def make_answer_document(subject: Subject) -> dict[str, object]:
         ],
         "bisection": subject.bisection.document() if subject.bisection else None,
         "cures": [
-            {"remedy": cure.remedy_result.name, "variant": cure.variant, "price": cure.remedy_result.price}
+            {"remedy": cure.name, "variant": cure.verified, "price": cure.price}
             for cure in _cures(verdict.cells)
         ],
     }
