@@ -12,7 +12,8 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from lab import catalog, plan
+from lab import builds, catalog, plan
+from lab.base.activity import UNWATCHED
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.catalog.knobs import AppArmor
@@ -20,6 +21,7 @@ from lab.gate import baseline
 from lab.images.store import BaseImage
 from lab.record import RunResult
 from lab.run import start
+from tests.builders.facts import facts
 from tests.builders.lab_without_guests import judge_as_expected
 from tests.builders.runs import RELEASE
 from tests.builders.workflows import render_build_workflow
@@ -67,7 +69,11 @@ def write_repository(folder: Path, scratch: Path) -> None:
 
 
 def move_in(host: Host, paths: Paths, image: BaseImage, wheels: Path, repository: Path, built: Path) -> None:
-    """Give the guest the lab with its libraries, upstream's repository, an image and a release's wheel."""
+    """Give the guest the lab with its libraries, upstream's repository, an image and a release's wheel.
+
+    What a guest in it needs beside that wheel is fetched first, because nothing can be fetched there.
+    """
+    builds.resolve_build(str(built)).fetch(paths, facts(), UNWATCHED)
 
     def clone(archive: tarfile.TarFile) -> None:
         for name in host_guest.list_clone():
@@ -79,8 +85,8 @@ def move_in(host: Host, paths: Paths, image: BaseImage, wheels: Path, repository
             if folder.is_dir():
                 archive.add(folder, f"1/{folder.name}")
 
-    restrict(host)
     host.put(clone, CLONE)
+    restrict(host)
     host.put(lambda archive: archive.add(wheels, "."), WHEELS)
     host.put(lambda archive: archive.add(repository, "."), REPOSITORY)
     host.put(lambda archive: archive.add(built, built.name), BUILT)
