@@ -285,11 +285,18 @@ class RunningLane:
     def _deployment(self) -> str:
         return self.work.deployment(self.lane.guest)
 
-    def _deploy(self, build: Build) -> dict[str, str]:
-        watch = self.watch
-        with watch.step("fetch"):
+    def fetch(self, build: Build) -> dict[str, Path]:
+        """The build's files for this guest, by their names; nothing is deployed.
+
+        Raises NotApplicable if this build has nothing for this guest, LabError if a file cannot be fetched.
+        """
+        with self.watch.step("fetch"):
             files = build.fetch(self.work.paths, self.facts, Task(self._show_fetch, self.lane.check_alive))
             elf.check_files(files, self.facts)
+        return files
+
+    def _deploy(self, build: Build) -> dict[str, str]:
+        watch, files = self.watch, self.fetch(build)
         if self._base:
             self._fork(self._base)
         else:

@@ -241,12 +241,13 @@ class Worker:
             result = lane_cell.record_not_applicable(running, ticket.cell, reason)
             self.decisions.decide(ticket, result, self.label)
             return True
-        if self._options.predict:
-            result = lane_cell.predict_without_suite(running, ticket.cell)
-            self.decisions.decide(ticket, result, self.label)
-            return True
+        deployed = None
         try:
-            deployed = running.deploy(build)
+            if self._options.predict:
+                # Where the build has nothing for a guest, there is nothing to predict.
+                running.fetch(build)
+            else:
+                deployed = running.deploy(build)
         except NotApplicable as obstacle:
             for same_build in [ticket, *self.backlog.drop(self.machine.name, build)]:
                 result = lane_cell.record_not_applicable(running, same_build.cell, str(obstacle))
@@ -259,6 +260,10 @@ class Worker:
             for same_build in [ticket, *(self.backlog.drop(self.machine.name, build) if alone else [])]:
                 self._fault(same_build, convert_to_fault(error))
             return False
+        if self._options.predict:
+            result = lane_cell.predict_without_suite(running, ticket.cell)
+            self.decisions.decide(ticket, result, self.label)
+            return True
         if deployed is not None:
             self.journal.deployed(build, deployed)
         if earlier := ticket.decided:

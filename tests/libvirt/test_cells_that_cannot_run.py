@@ -15,7 +15,7 @@ from lab.lane import cell as lane_cell
 from lab.lane import prepare_image
 from lab.lane.running import RunningLane
 from lab.plan import Cell
-from lab.record import Status
+from lab.record import CellResult, CellVerdict, Status, SuiteResult
 from tests.builders.facts import facts
 from tests.builders.lab import OLDER, ONE, PASSED, RELEASE, Lab, statuses
 
@@ -51,6 +51,25 @@ def test_a_build_that_has_nothing_for_a_guest_is_not_applicable_there(lab: Lab, 
     assert sides == {None}
     assert [build.files for build in run.run.builds] == [{}, {"boxlite.whl": "2" * 64}]
     assert run.exit_status() == 0
+
+
+def test_nothing_is_predicted_of_a_guest_that_the_build_has_nothing_for(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(running: RunningLane, _build: Build) -> dict[str, Path]:
+        if running.lane.guest.name == "debian-12":
+            raise NotApplicable("boxlite has no wheels for Python 3.11")
+        return {}
+
+    def predict(_running: RunningLane, cell: Cell) -> CellResult:
+        verdict = CellVerdict(status=Status.NOT_RUN, reason=lane_cell.PREDICTED_ONLY)
+        return cell.judged_result(SuiteResult(), verdict)
+
+    monkeypatch.setattr(RunningLane, "fetch", fetch)
+    monkeypatch.setattr(lane_cell, "predict_without_suite", predict)
+    run = lab.run(predict=True)
+    assert statuses(run) == {"debian-12": ["n/a"] * 2, "debian-13": ["not-run"] * 2}
+    assert {cell.reason for cell in run.cells[:2]} == {"boxlite has no wheels for Python 3.11"}
 
 
 def test_a_variant_that_makes_no_sense_is_not_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
