@@ -73,22 +73,18 @@ def record_not_applicable(running: RunningLane, cell: Cell, reason: str) -> Cell
     return cell.judged_result(SuiteResult(facts=running.facts), verdict)
 
 
-def show_no_prediction(_prediction: Prediction) -> None:
-    """For cells whose prediction nobody waits for."""
-
-
 def run_cell(
     running: RunningLane,
     cell: Cell,
     folder: Path,
     options: SuiteOptions = WHOLE_SUITE,
-    show_prediction: Callable[[Prediction], None] = show_no_prediction,
+    show_prediction: Callable[[Prediction], None] | None = None,
 ) -> CellResult:
     """Run one cell in a fork, or in the lane as it is if cells are cold. Its evidence goes to `folder`.
 
     The cell's build is deployed already. With more than the usual time, a suite that does not end has hung.
     What the probes alone expect is shown before the suite runs, and kept beside the verdict, which it does not
-    change. Raises LabError.
+    change. Without `show_prediction` the probes do not run. Raises LabError.
     """
     checkpoint = running.checkpoint(cell.build)
     watch = Stopwatch() if checkpoint else running.watch
@@ -97,9 +93,11 @@ def run_cell(
         with watch.step("fork"):
             running.fork(cell.build)
     with watch.step("apply"):
-        applied = apply_variant(running, cell.variant, probes=True)
-    prediction = predict_cell(cell, applied)
-    show_prediction(prediction)
+        applied = apply_variant(running, cell.variant, probes=show_prediction is not None)
+    prediction = None
+    if show_prediction:
+        prediction = predict_cell(cell, applied)
+        show_prediction(prediction)
     suite_run = run_suite(running, cell, watch, options)
     folder.mkdir(parents=True, exist_ok=True)
     clean = not suite_run.cut_short and all(test.outcome is Outcome.PASS for test in suite_run.tests)

@@ -287,7 +287,8 @@ class Worker:
             self._served += 1
             running.alone = ticket.missed_a_limit
             try:
-                show = partial(self._observer.prediction, ticket.cell)
+                # A repeat would be predicted the same, and that takes seconds under emulation.
+                show = partial(self._observer.prediction, ticket.cell) if number == 1 else None
                 result = lane_cell.run_cell(running, ticket.cell, folder, suite_options, show)
             finally:
                 running.alone = False

@@ -167,6 +167,7 @@ def combine_repeats(results: Sequence[CellResult], *, at_most: int = 1) -> CellR
 
     Repeats agree if their status, their cause and the outcome of each test are the same. Repeats that failed
     because of the lab are ignored. The details are those of the first unexpected repeat, or else of the first.
+    Only the first was predicted.
     """
     detailed = next((result for result in results if not result.status.as_expected), results[0])
     if max(len(results), at_most) == 1:
@@ -190,7 +191,8 @@ def combine_repeats(results: Sequence[CellResult], *, at_most: int = 1) -> CellR
             reason=_flaky_reason(repeats),
         )
     suite = detailed.suite.with_values(repeats=repeats, rates=failure_rates(results))
-    return detailed.with_parts(suite=suite, verdict=verdict)
+    prediction = next((result.prediction for result in results if result.prediction), None)
+    return detailed.with_parts(suite=suite, verdict=verdict).with_values(prediction=prediction)
 
 
 def _repeat(result: CellResult) -> RepeatResult:

@@ -8,9 +8,20 @@ import pytest
 from lab.catalog import load_suites
 from lab.lane.cell import run_cell
 from lab.probes import Probes
-from lab.record import BuildRecord, CellResult, Foreseen, Outcome, Prediction, Status, SuiteRun, TestResult
+from lab.record import (
+    BuildRecord,
+    CellResult,
+    CellVerdict,
+    Foreseen,
+    Outcome,
+    Prediction,
+    Status,
+    SuiteRun,
+    TestResult,
+)
 from lab.report.predictions import score_run
 from lab.verdict.prediction import UNMAPPED, ProbedHost, judge_prediction, predict_suite
+from lab.verdict.status import combine_repeats
 from tests.builders.cells import blocked, cell
 from tests.builders.facts import ALL_WORK, facts, probe, who
 from tests.builders.lanes import NEW, Bench, FakeGuest
@@ -158,3 +169,17 @@ def test_a_prediction_is_shown_before_the_suite_and_never_changes_the_verdict(
     assert str(result.prediction) == shown[0]
     assert result.status is (Status.PASS if passes else Status.FAIL)
     assert result.cause == (None if passes else "unknown")
+
+
+def test_only_the_first_of_repeats_is_predicted(bench: Bench) -> None:
+    served = bench.service(stores=False)
+    served.start()
+    served.deploy(NEW)
+    shown: list[Prediction] = []
+    first = run_cell(served, planned_cell(NEW), bench.folder / "first", show_prediction=shown.append)
+    second = run_cell(served, planned_cell(NEW), bench.folder / "second")
+    assert (shown, str(first.prediction), second.prediction) == ([first.prediction], "~ works", None)
+    # The details may be those of a later one.
+    failed = second.with_values(verdict=CellVerdict(status=Status.FAIL, cause="unknown"))
+    for repeats in [first, second], [first, failed]:
+        assert str(combine_repeats(repeats, at_most=2).prediction) == "~ works"
