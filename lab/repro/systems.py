@@ -304,7 +304,7 @@ def _named(text: ReportText, index: int) -> Iterator[Mention]:
         derivative = SAYS["family"].match(tail)
         is_child = parent is not None and parent.id != row.id and find_family(parent.id) == find_family(row.id)
         # A name after another may tell what that one derives from.
-        is_base = is_child and ("(" in between[:40] or "based" in between[:40])
+        is_base = is_child and SAYS["derives"].search(between[:40]) is not None
         is_base = is_base or bool(parent and not parent.outer and SAYS["based"].match(tail))
         parent = row
         written = version["version"] if version else None
