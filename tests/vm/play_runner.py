@@ -23,7 +23,7 @@ CLONE, WHEELS, REPOSITORY, CACHE, BUILT = (
 # Where it writes.
 PLAYED = "/var/tmp/play"
 # The one cell of the plan, and the inputs of the action that choose it. No box starts in it: its machine would
-# be a third one within the other, and with that an emulated processor has corrupted the runner's kernel.
+# be a third one within the other, and with that the kernel of the emulated runner panicked.
 GUEST, VARIANT = "debian-13", "kvm-denied"
 INPUTS = {"guests": GUEST, "variants": VARIANT, "remedies": "false", "arguments": "--no-experiment"}
 
