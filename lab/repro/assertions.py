@@ -14,20 +14,12 @@ from lab.repro import settings
 from lab.repro.report import Assertion, Mood
 from lab.repro.source import ReportText, find_matches, load_table, quote_line
 
-ROWS: list[dict[str, Any]] = load_table(__file__)["assertion"]
+TABLE = load_table(__file__)
+ROWS: list[dict[str, Any]] = TABLE["assertion"]
+SAYS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in TABLE["says"].items()}
 PATTERNS = [re.compile(row["pattern"]) for row in ROWS]
-# What proposes a cure, before it or in the same line.
-PROPOSAL = re.compile(
-    r"\b(?:fix|options?|solutions?|work-?around|recommend\w*|suggest\w*|propos\w+|can|could|should|ensure|or"
-    r"|install|document|run|use|requires?|needs?)\b",
-    re.IGNORECASE,
-)
-# An item of a list.
-ITEM = re.compile(r"\s*(?:[-*+•]|\d{1,2}[.)]) ")
 # Most lines of a list above an item.
 MOST_ABOVE = 20
-# A command that changes a host: what no line without it holds, a remedy is not advised by.
-COMMAND = re.compile(r"\b(?:sudo|sysctl|chmod|usermod|modprobe|apt|apparmor_parser)\b")
 
 
 def read_assertions(text: ReportText) -> Iterator[Assertion]:
@@ -40,7 +32,7 @@ def read_assertions(text: ReportText) -> Iterator[Assertion]:
                 arguments = row.get("given", {}) | match.groupdict()
                 words, variant = row["text"].format(**arguments), row.get("variant", "")
                 yield Assertion(quote_line(line), words, row["observer"], arguments, variant)
-        if COMMAND.search(line.text) and (advised := list(_advised_remedies(text, index))):
+        if SAYS["command"].search(line.text) and (advised := list(_advised_remedies(text, index))):
             words = f"it is cured by {' or '.join(advised)}"
             yield Assertion(quote_line(line), words, "cured", {"remedies": advised})
 
@@ -68,7 +60,7 @@ def _advised_remedies(text: ReportText, index: int) -> Iterator[str]:
 def _is_proposed(text: ReportText, index: int, start: int, end: int) -> bool:
     """Whether a line proposes what stands at these columns, and nobody says that it was in vain."""
     introduction = f"{text.lines[index].section}\n{_list_title(text, index)}\n{text.lead(index, start)}"
-    if not PROPOSAL.search(f"{introduction} {text.lines[index].text}"):
+    if not SAYS["proposal"].search(f"{introduction} {text.lines[index].text}"):
         return False
     mood, helped = settings.judge_outcome(text, index, start, end, changes=True)
     return helped is not False and mood is not Mood.AVOIDED
@@ -78,7 +70,7 @@ def _list_title(text: ReportText, index: int) -> str:
     """The line above the list that a line is in; empty if it is in none."""
 
     def is_item(other: int) -> bool:
-        return ITEM.match(text.lines[text.blocks[text.lines[other].block].start].raw) is not None
+        return SAYS["item"].match(text.lines[text.blocks[text.lines[other].block].start].raw) is not None
 
     above = range(index - 1, max(-1, index - MOST_ABOVE), -1)
     return next((text.lines[other].text for other in above if not is_item(other)), "") if is_item(index) else ""

@@ -157,13 +157,13 @@ def _say_cure(
 
 def _find_program(report: Report, finding: Finding) -> str:
     """The program that a finding is about; bubblewrap stands for boxlite, too. Empty if none is named."""
-    if finding.program != BUBBLEWRAP or is_about_boxlite(report):
+    if finding.program != BUBBLEWRAP or BOXLITE in report.topics:
         return finding.program
     messages = [message for message in report.of(ErrorMessage) if message.quote in finding.quotes]
-    if any(message.speaker is Speaker.BUBBLEWRAP for message in messages):
+    is_own = any(message.speaker is Speaker.BUBBLEWRAP for message in messages)
+    if is_own or any(line.quote in finding.quotes for line in report.of(AuditLine)):
         return BUBBLEWRAP
-    is_by_line = any(line.quote in finding.quotes for line in report.of(AuditLine))
-    return BUBBLEWRAP if is_by_line else next((one.program or "" for one in messages), "")
+    return next((one.program or "" for one in messages), "")
 
 
 def find_cures(cause: str, report: Report, program: str) -> list[Cure]:
@@ -191,11 +191,6 @@ def find_cures(cause: str, report: Report, program: str) -> list[Cure]:
 # -- whether it is about boxlite, what a run would show, and what else to send
 
 
-def is_about_boxlite(report: Report) -> bool:
-    """Whether a report names boxlite anywhere."""
-    return BOXLITE in report.topics or bool(report.versions)
-
-
 def _name_programs(report: Report) -> str:
     """Whose messages a report has, each with its line: the end of a sentence."""
     names: dict[str, Quote] = {}
@@ -219,7 +214,7 @@ def _is_known(message: ErrorMessage) -> bool:
 
 def _say_run(report: Report, judged: JudgedReport, choice: SuiteChoice) -> str:
     """Whether it is about boxlite, and what a run would show, on which guest."""
-    ours = is_about_boxlite(report)
+    ours = BOXLITE in report.topics
     foreign = "" if ours else f"The report does not name boxlite{_name_programs(report)}. "
     if choice.is_untested:
         reason = escape_report("; ".join([choice.reason, *choice.steps]))
@@ -264,7 +259,7 @@ def _ask(report: Report, judged: JudgedReport) -> Iterator[str]:
     named = [*([(host.title, host.quote)] if host else []), *kernels[:1], *versions[:1]]
     said = ", ".join(f"{escape_report(name)}{cite_lines([quote])}" for name, quote in named)
     names = f"The report names {said}. " if said else ""
-    is_ours = is_about_boxlite(report)
+    is_ours = BOXLITE in report.topics
     lacks = dict(report.missing)
     if not is_ours:
         lacks.pop(THE_VERSION, None)

@@ -102,10 +102,10 @@ def _answers(text: ReportText, index: int) -> Iterator[Setting]:
     """Yield the settings that a command on a line asks for, and that the lines below it answer."""
     question = ASKS.match(text.lines[index].text)
     names = question["names"].split()[:MOST_ASKED] if question else []
-    for below, name in enumerate(names, start=1):
-        following = text.lines[index + below] if index + below < len(text.lines) else None
-        answer = ANSWER.match(following.text) if following else None
-        if answer is None or following is None or following.number != text.lines[index].number + below:
+    following = text.lines[index + 1 : index + 1 + len(names)]
+    for below, (name, line) in enumerate(zip(names, following, strict=False), start=1):
+        answer = ANSWER.match(line.text)
+        if answer is None or line.number != text.lines[index].number + below:
             return
         pair = name_of(name), " ".join(answer[1].split())
         yield _setting(text, index, pair, (Mood.HOLDS, None), 0, index + below)
