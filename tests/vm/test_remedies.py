@@ -89,7 +89,9 @@ def _statuses(probes: dict[str, dict[str, dict[str, object]]]) -> dict[str, obje
 @of_one_knob
 def test_what_a_report_asserts_is_judged_by_what_was_tried(cell: CellResult, folder: Path) -> None:
     blocked, report = FinishedCell(cell, folder), Report("", ())
-    avoided = observers.observe_cell("avoided", blocked, report, {"remedies": ["preflight"]})
+    avoided = observers.observe_cell(
+        "cured", blocked, report, {"remedies": ["preflight"], "outcome": "avoids it"}
+    )
     assert isinstance(avoided, Observation)
     assert avoided.holds
     # A blocked switch of the kernel's is no policy of AppArmor's.
