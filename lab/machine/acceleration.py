@@ -203,7 +203,7 @@ def _find_out(connection: libvirt.virConnect, paths: Paths, image: BaseImage, ta
             try:
                 seconds = boot_under_kvm(connection, paths, image, task)
             except GuestDied:
-                # The verdict is kept. On an emulated host one guest of four died, and the others ran.
+                # The verdict is kept. On an emulated host one guest of six died, and the others ran.
                 seconds = boot_under_kvm(connection, paths, image, task)
             if seconds is not None:
                 seconds = round(seconds / measure_load(), 3)

@@ -305,7 +305,7 @@ def test_where_user_namespaces_are_restricted_the_sandbox_of_programs_gets_its_p
 ) -> None:
     inputs = {"LAB_BUILD": build, "STATUS_bwrap": bwrap, "STATUS_sudo": sudo}
     assert runner.step("run", inputs) == ends
-    # The lab installs bubblewrap before that is asked.
+    # The remedy's script is there before bubblewrap is asked.
     assert [call == SHOWN for call in runner.called("RUN")] == [True] * (":" in build) + [False] * (not ends)
     asked_root = (tmp_path / "sudo").read_text() if (tmp_path / "sudo").exists() else ""
     is_refused = bwrap == "1" and ":" in build
