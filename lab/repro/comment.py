@@ -229,7 +229,7 @@ def _say_run(report: Report, judged: JudgedReport, choice: SuiteChoice) -> str:
     if guest:
         return f"- {foreign}A run, `lab repro REPORT`, boots {guest} and {shows}."
     if report.is_in_wsl:
-        lack = "the lab has no guest for WSL2"
+        lack = "the lab has no guest for WSL"
     elif system is None:
         lack = "the report names no host"
         if host := report.host:

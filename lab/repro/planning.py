@@ -354,7 +354,7 @@ def _of_guest(report: Report, guest: Guest | None, why_nearest: str, catalog: Ca
         more = "; the report leaves open whether it is a derivative" if system and system.or_derivative else ""
         return f"guest: {guest.name}, for {name}{more}"
     if system_named is None:
-        return f"{no_host}; {PROBE}" if not is_in_wsl else "the lab has no guest for WSL2"
+        return f"{no_host}; {PROBE}" if not is_in_wsl else "the lab has no guest for WSL"
     if system_named.version is None and system_named.id in map(get_distribution, catalog.guests.values()):
         return f"the report names no release of {system_named.name}; {PROBE}"
     where = f"{name} in WSL2" if is_in_wsl else name
