@@ -19,9 +19,9 @@ from rich.console import Console
 
 from benchmarks import history
 
-# Lines of `lab matrix --verbose`: a prediction of a cell, and a cell that is decided.
+# Lines of `lab matrix --verbose`: a prediction of a cell, and a decided cell: what did not run is no answer.
 PREDICTION = re.compile(r"\] \S.*: ~ ")
-VERDICT = re.compile(r"\] \d+/\d+ \S.*: ")
+VERDICT = re.compile(r"\] \d+/\d+ \S.*: (?!error|not-run|n/a)")
 NEWCOMER, SECOND = "newcomer", "second run"
 # How long the lab has to take its guests down, in seconds.
 END_SECONDS = 120
@@ -63,6 +63,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {}
     for number in range(1, options.rounds + 1):
         with tempfile.TemporaryDirectory(prefix="first-answer-") as folder:
+            Path(folder).chmod(0o755)  # The account of the system's QEMU has to reach what is in it.
             for who in (NEWCOMER, SECOND):
                 answers = measure(words, Path(folder) / "home", Path(folder) / who.replace(" ", "-"))
                 for answer, after in answers.items():

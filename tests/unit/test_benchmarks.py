@@ -14,7 +14,7 @@ from benchmarks.first_answer import find_answers
 from benchmarks.history import Figure, Machine, Result
 from lab.base.activity import Activity, Progress
 from lab.base.paths import Paths
-from lab.record import Foreseen, Prediction
+from lab.record import Foreseen, Prediction, Status
 from lab.run.live import Lines
 from tests.builders.cells import cell
 from tests.builders.runs import PLAN
@@ -111,3 +111,11 @@ def test_the_first_answers_are_told_by_the_lines_of_a_real_run() -> None:
     answers = find_answers(printed, lambda: next(clock))
     assert answers == {"first prediction": 10.0, "first verdict": 20.0}
     assert find_answers(printed[:before], lambda: next(clock)) == {}
+
+
+@pytest.mark.parametrize("status", [Status.ERROR, Status.NOT_RUN, Status.NOT_APPLICABLE])
+def test_a_cell_that_was_not_decided_is_no_first_verdict(status: Status) -> None:
+    printed: list[str] = []
+    Lines(lambda line: printed.append(f"[    1 s] {line}\n"), 2).cell(cell(status=status, reason="disk is full"))
+    assert " 1/2 " in printed[0]
+    assert find_answers(printed, lambda: 1.0) == {}
