@@ -123,9 +123,9 @@ remedy --yes
 mount -t tmpfs root-s "$root/runtimes"
 : >"$stubs/attack"
 remedy --undo --yes
-echo "mounts:" $(findmnt -rn -o TARGET,SOURCE | grep -E "root-s|boxlite-" || true)
+echo "mounts:" $(findmnt -rn -o TARGET,SOURCE | grep -E "^(/home|/var/lib/root)/" || true)
 remedy --undo --yes
-echo "mounts:" $(findmnt -rn -o TARGET,SOURCE | grep -E "root-s|boxlite-" || true)
+echo "mounts:" $(findmnt -rn -o TARGET,SOURCE | grep -E "^(/home|/var/lib/root)/" || true)
 """
     told = host.run("programs-in-memory", steps)
     assert [line for line in told.splitlines() if line.startswith("mounts:")][-1] == (
