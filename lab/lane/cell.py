@@ -79,12 +79,13 @@ def run_cell(
     folder: Path,
     options: SuiteOptions = WHOLE_SUITE,
     show_prediction: Callable[[Prediction], None] | None = None,
+    prediction: Prediction | None = None,
 ) -> CellResult:
     """Run one cell in a fork, or in the lane as it is if cells are cold. Its evidence goes to `folder`.
 
     The cell's build is deployed already. With more than the usual time, a suite that does not end has hung.
     What the probes alone expect is shown before the suite runs, and kept beside the verdict, which it does not
-    change. Without `show_prediction` the probes do not run. Raises LabError.
+    change. The probes do not run if their `prediction` is known, or without `show_prediction`. Raises LabError.
     """
     checkpoint = running.checkpoint(cell.build)
     watch = Stopwatch() if checkpoint else running.watch
@@ -93,9 +94,9 @@ def run_cell(
         with watch.step("fork"):
             running.fork(cell.build)
     with watch.step("apply"):
-        applied = apply_variant(running, cell.variant, probes=show_prediction is not None)
-    prediction = None
-    if show_prediction:
+        to_predict = show_prediction is not None and prediction is None
+        applied = apply_variant(running, cell.variant, probes=to_predict)
+    if show_prediction and prediction is None:
         prediction = predict_cell(cell, applied)
         show_prediction(prediction)
     suite_run = run_suite(running, cell, watch, options)
@@ -132,14 +133,19 @@ def predict_without_suite(running: RunningLane, cell: Cell) -> CellResult:
     No build is deployed and no suite is run, so the cell is `not-run`.
     """
     watch = Stopwatch()
+    applied = probe_without_build(running, cell, watch)
+    suite_result = SuiteResult(facts=applied.facts, context=applied.user.context, seconds=watch.seconds)
+    verdict = CellVerdict(status=Status.NOT_RUN, reason=PREDICTED_ONLY)
+    return cell.judged_result(suite_result, verdict).with_values(prediction=predict_cell(cell, applied))
+
+
+def probe_without_build(running: RunningLane, cell: Cell, watch: Stopwatch) -> Applied:
+    """Apply a cell's variant in a fork of the guest as it booted, and run the probes. Raises LabError."""
     running.show(Progress(cell.variant.name, Activity.SETUP))
     with watch.step("fork"):
         running.fork_base()
     with watch.step("apply"):
-        applied = apply_variant(running, cell.variant, probes=True)
-    suite_result = SuiteResult(facts=applied.facts, context=applied.user.context, seconds=watch.seconds)
-    verdict = CellVerdict(status=Status.NOT_RUN, reason=PREDICTED_ONLY)
-    return cell.judged_result(suite_result, verdict).with_values(prediction=predict_cell(cell, applied))
+        return apply_variant(running, cell.variant, probes=True)
 
 
 def predict_cell(cell: Cell, applied: Applied) -> Prediction:

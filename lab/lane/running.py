@@ -140,6 +140,7 @@ class RunningLane:
     _restored_files: dict[str, str] = field(default_factory=dict)
     _facts: Facts | None = None
     _base: Checkpoint | None = None
+    _fetched: dict[str, dict[str, Path]] = field(default_factory=dict)
     _deployed: dict[str, _Deployed] = field(default_factory=dict)
 
     @property
@@ -290,10 +291,12 @@ class RunningLane:
 
         Raises NotApplicable if this build has nothing for this guest, LabError if a file cannot be fetched.
         """
-        with self.watch.step("fetch"):
-            files = build.fetch(self.work.paths, self.facts, Task(self._show_fetch, self.lane.check_alive))
-            elf.check_files(files, self.facts)
-        return files
+        if build.name not in self._fetched:
+            with self.watch.step("fetch"):
+                files = build.fetch(self.work.paths, self.facts, Task(self._show_fetch, self.lane.check_alive))
+                elf.check_files(files, self.facts)
+            self._fetched[build.name] = files
+        return self._fetched[build.name]
 
     def _deploy(self, build: Build) -> dict[str, str]:
         watch, files = self.watch, self.fetch(build)
@@ -312,6 +315,10 @@ class RunningLane:
             )
         deployed = build.record(files).files
         if build == self.work.build:
+            if self._base:
+                # What is stored has its room, and no cell of another build needs it.
+                self._base.drop()
+                self._base = None
             with watch.step("deploy"):
                 self._store(DEPLOYED, self._deployment, deployed)
         return deployed
@@ -343,9 +350,18 @@ class RunningLane:
         assert checkpoint is not None, "cold cells are not forked"
         self._fork(checkpoint)
 
+    @property
+    def has_no_build(self) -> bool:
+        """Whether the guest can be forked as it booted, because no build was deployed or restored in it."""
+        return self.work.checkpoints and not self._deployed and not self._restored_files
+
     def fork_base(self) -> None:
         """Put the guest back into the state right after its boot, with no build. Raises LabError."""
-        assert self._base is not None, "the lane is for the cells of one build"
+        if self._base is None:
+            assert self.has_no_build, "the guest has a build already"
+            # The guest is in that state.
+            self._base = self._take_checkpoint(BASE)
+            return
         self._fork(self._base)
 
     def _fork(self, checkpoint: Checkpoint) -> None:

@@ -11,7 +11,7 @@ from statistics import median
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.lane.running import COLD
 from lab.plan import BRING_UP_AGAIN_SECONDS, BRING_UP_SECONDS, Cell, Machine
-from lab.record import CellResult, Fault, RunOptions
+from lab.record import CellResult, Fault, Prediction, RunOptions
 
 # After a limit ended a suite: one that does not end in twice the time hangs.
 MORE_TIME = SuiteOptions(stretch=2.0)
@@ -61,12 +61,15 @@ class Ticket:
 
     `errors` are these in words, and `faults` those of them that a suite which ran met.
 
+    `prediction` is what the probes said before its build was deployed, if they ran then.
+
     `decided` is its kept result, if only remedies or experiments are left to be tried on it, with the remedies
     that were tried. After a fault only a fresh lane may take it: one with a number above `after_lane`.
     """
 
     cell: Cell
     decided: CellResult | None = None
+    prediction: Prediction | None = None
     repeats: list[CellResult] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)

@@ -242,8 +242,10 @@ class Worker:
             self.decisions.decide(ticket, result, self.label)
             return True
         deployed = None
+        # In a guest without a build the first cell is predicted before that is deployed: somebody waits for it.
+        is_first = running.has_no_build and ticket.prediction is None and ticket.decided is None
         try:
-            if self._options.predict:
+            if self._options.predict or is_first:
                 # Where the build has nothing for a guest, there is nothing to predict.
                 running.fetch(build)
             else:
@@ -264,6 +266,11 @@ class Worker:
             result = lane_cell.predict_without_suite(running, ticket.cell)
             self.decisions.decide(ticket, result, self.label)
             return True
+        if is_first:
+            applied = lane_cell.probe_without_build(running, ticket.cell, running.watch)
+            ticket.prediction = lane_cell.predict_cell(ticket.cell, applied)
+            self._observer.prediction(ticket.cell, ticket.prediction)
+            return self._deploy_and_run(ticket)
         if deployed is not None:
             self.journal.deployed(build, deployed)
         if earlier := ticket.decided:
@@ -289,7 +296,8 @@ class Worker:
             try:
                 # A repeat would be predicted the same, and that takes seconds under emulation.
                 show = partial(self._observer.prediction, ticket.cell) if number == 1 else None
-                result = lane_cell.run_cell(running, ticket.cell, folder, suite_options, show)
+                known = ticket.prediction if number == 1 else None
+                result = lane_cell.run_cell(running, ticket.cell, folder, suite_options, show, known)
             finally:
                 running.alone = False
             if self.is_stopped:

@@ -87,6 +87,8 @@ class Lab:
         self.stretched: list[float] = []
         # Whether each suite was run while no other lane was at work.
         self.alone: list[bool] = []
+        # What the probes had said of each before its build was deployed.
+        self.known: list[object] = []
 
     def put_stand_ins(self, image: BaseImage, monkeypatch: pytest.MonkeyPatch) -> None:
         """From here on runs get lanes and cells of this lab."""
@@ -96,8 +98,9 @@ class Lab:
             self.boot(running)
 
         def run(
-            running: RunningLane, cell: Cell, _folder: Path, options: SuiteOptions, _show: object
+            running: RunningLane, cell: Cell, _folder: Path, options: SuiteOptions, _show: object, known: object
         ) -> CellResult:
+            self.known.append(known)
             self.stretched.append(options.stretch)
             self.alone.append(running.alone)
             self.served.append((running.lane.name, cell))
@@ -109,6 +112,7 @@ class Lab:
         monkeypatch.setattr(acceleration, "decide_acceleration", lambda *_, **__: Acceleration(False, "a test"))
         monkeypatch.setattr(scheduler, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
         monkeypatch.setattr(RunningLane, "start", start)
+        monkeypatch.setattr(RunningLane, "has_no_build", False)
         monkeypatch.setattr(RunningLane, "deploy", lambda running, build: self.deploy(running, build))
         monkeypatch.setattr(RunningLane, "facts", property(lambda running: self.facts(running)))
         monkeypatch.setattr(lane_cell, "find_obstacle", lambda _running, _cell: None)

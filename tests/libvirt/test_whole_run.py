@@ -7,7 +7,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from lab.builds import SuiteOptions
+from lab.base.errors import LabError
+from lab.builds import Build, SuiteOptions
 from lab.catalog import Guest
 from lab.images import store
 from lab.images.store import BaseImage
@@ -18,7 +19,7 @@ from lab.machine import acceleration, clock, console, domain
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
 from lab.plan import Cell
-from lab.record import CellResult, Outcome, Status, TestResult
+from lab.record import CellResult, Foreseen, Outcome, Prediction, Status, TestResult
 from lab.report import run_notes
 from lab.run.journal import ResultsNotWritten
 from tests.builders.cells import changed
@@ -35,6 +36,36 @@ def test_every_cell_is_run_shown_and_written_and_nothing_is_left(lab: Lab) -> No
     assert sorted(lab.heard.cells, key=str) == sorted(run.cells, key=str)
     assert [lane.processor_seconds for lane in run.run.lanes] == [1.5, 1.5]
     assert {step.lane for step in run.run.steps} == {lane.label for lane in run.run.lanes}
+
+
+def test_the_first_cell_of_a_lane_is_predicted_before_its_build_is_deployed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    says = Prediction(says=Foreseen.WORKS)
+
+    def probe(_running: RunningLane, cell: Cell, _watch: object) -> None:
+        order.append(f"probe {cell.variant.name}")
+        if len(order) == 1:
+            raise LabError("the guest does not answer")
+
+    def deploy(_running: RunningLane, _build: Build) -> dict[str, str]:
+        order.append("deploy")
+        monkeypatch.setattr(RunningLane, "has_no_build", False)
+        return {}
+
+    monkeypatch.setattr(RunningLane, "has_no_build", True)
+    monkeypatch.setattr(RunningLane, "fetch", lambda _running, _build: {})
+    monkeypatch.setattr(lane_cell, "probe_without_build", probe)
+    monkeypatch.setattr(lane_cell, "predict_cell", lambda _cell, _applied: says)
+    lab.deploy = deploy
+    run = lab.run(guests=ONE, jobs=1)
+    # Probes that fail cost a cell a try, as they do later, and no other cell.
+    assert statuses(run) == {"debian-13": ["pass", "pass"]}
+    first, second = order[:2]
+    assert first.startswith("probe ") and second.startswith("probe ") and order[2:] == ["deploy", "deploy"]
+    assert [str(prediction) for _cell, prediction in lab.heard.predictions] == ["~ works"]
+    assert sorted(map(str, lab.known)) == ["None", "~ works"]
 
 
 def test_emulation_is_told_once_with_the_measured_speed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +186,7 @@ def test_repeats_that_disagree_are_flaky(lab: Lab, monkeypatch: pytest.MonkeyPat
     kinds = iter([Status.PASS, Status.FAIL, Status.PASS])
 
     def run(
-        _running: RunningLane, cell: Cell, folder: Path, _options: SuiteOptions, _show: object
+        _running: RunningLane, cell: Cell, folder: Path, _options: SuiteOptions, *_prediction: object
     ) -> CellResult:
         folder.mkdir(parents=True)
         (folder / "kernel.log").touch()
@@ -193,7 +224,7 @@ def test_each_repeat_has_an_order_of_its_own(lab: Lab, monkeypatch: pytest.Monke
     orders: list[list[str]] = []
 
     def run(
-        _running: RunningLane, cell: Cell, _folder: Path, options: SuiteOptions, _show: object
+        _running: RunningLane, cell: Cell, _folder: Path, options: SuiteOptions, *_prediction: object
     ) -> CellResult:
         orders.append(list(options.tests))
         assert sorted(options.tests) == sorted(cell.suite.tests)

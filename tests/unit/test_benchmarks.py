@@ -116,6 +116,8 @@ def test_the_first_answers_are_told_by_the_lines_of_a_real_run() -> None:
 @pytest.mark.parametrize("status", [Status.ERROR, Status.NOT_RUN, Status.NOT_APPLICABLE])
 def test_a_cell_that_was_not_decided_is_no_first_verdict(status: Status) -> None:
     printed: list[str] = []
-    Lines(lambda line: printed.append(f"[    1 s] {line}\n"), 2).cell(cell(status=status, reason="disk is full"))
+    Lines(lambda line: printed.append(f"[    1 s] {line}\n"), 2).cell(
+        cell(status=status, reason="disk is full")
+    )
     assert " 1/2 " in printed[0]
     assert find_answers(printed, lambda: 1.0) == {}

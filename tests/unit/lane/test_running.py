@@ -24,13 +24,20 @@ from lab.guest import ready
 from lab.guest.programs import RemoteFailed
 from lab.guest.session import Output
 from lab.guest.variant import CellStart, NotInEffect, explain_not_in_effect
-from lab.lane.cell import apply_variant, diagnose_cell, predict_without_suite, run_cell
+from lab.lane.cell import (
+    apply_variant,
+    diagnose_cell,
+    predict_cell,
+    predict_without_suite,
+    probe_without_build,
+    run_cell,
+)
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.domain import Network
 from lab.machine.lane import LaneDied
 from lab.probes import SuiteUser
-from lab.record import CellResult, FoundCause, Status, SuiteRun
+from lab.record import CellResult, FoundCause, Prediction, Status, SuiteRun
 from lab.report.table import format_square
 from tests.builders import packages
 from tests.builders.evidence import NO_MEMORY
@@ -337,3 +344,26 @@ def test_a_prediction_needs_neither_a_build_nor_a_suite(bench: Bench) -> None:
         assert (result.tests, result.facts) == ([], facts(sysctls=result.facts.sysctls if result.facts else {}))
     assert format_square(results[0]) == "not-run ~ works"
     assert run_of(*results[:1]).exit_status() == 3
+
+
+def test_the_first_prediction_is_made_before_the_build_is_deployed_and_leaves_no_trace_in_it(
+    bench: Bench,
+) -> None:
+    served = bench.service()
+    served.start()
+    assert served.has_no_build
+    bench.lane.did.clear()
+    applied = probe_without_build(served, cell(NEW), served.watch)
+    known = predict_cell(cell(NEW), applied)
+    assert (str(known), bench.lane.did) == ("~ works", ["save base"])
+    bench.lane.did.clear()
+    stored: list[set[str]] = []
+    bench.lane.when["save build"] = lambda: stored.append(set(bench.lane.tags))
+    served.deploy(NEW)
+    # The build is deployed in the guest as it booted, and what is stored holds no other checkpoint.
+    assert bench.lane.did == ["load base", "deploy 0.10.8", "save build", "suspend", "resume", "save build-0"]
+    assert stored == [set()]
+    assert not served.has_no_build
+    shown: list[Prediction] = []
+    result = run_cell(served, cell(NEW), bench.folder / "cell", WHOLE_SUITE, shown.append, known)
+    assert (shown, result.prediction, result.status) == ([], known, Status.PASS)

@@ -174,6 +174,7 @@ def test_a_deployed_build_is_stored_before_its_first_cell_and_taken_up_by_the_ne
     assert bench.lane.endpoint.host_key == host
     assert bench.lane.endpoint.client_key != stored.info().client
     assert (second.record().restored, second.record().stored_build) == (True, True)
+    assert not second.has_no_build
 
 
 def test_a_deployed_build_is_not_for_a_run_with_another_one_or_with_several(bench: Bench) -> None:
