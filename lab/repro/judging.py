@@ -374,6 +374,8 @@ def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark
     remarks += [_remark("damaged", probed.quote, why=probed.damaged) for probed in damaged]
     hosts = [system for system in report.of(System) if system.place is Place.HOST]
     for first, second in pairwise(hosts):
+        if first.id == second.like or second.id == first.like:
+            continue  # A derivative is told of by what it derives from.
         remarks.append(_remark("two-systems", first.quote, second.quote, one=first.name, other=second.name))
     # What a finding does not mean, and what contradicts it.
     for finding in findings:

@@ -375,7 +375,8 @@ class Report:
     def missing(self) -> dict[str, str]:
         """What it does not say and a verdict needs, each with a command that shows it on the host."""
         host = self.named_host
-        release = f"the release of {host.name}" if host else "the distribution and its release"
+        hint = f" (its words only point to {self.host.title})" if self.host else ""
+        release = f"the release of {host.name}" if host else f"the distribution{hint} and its release"
         has_release = host is not None and (host.rolling or host.version is not None)
         messages = any(isinstance(statement, ErrorMessage | AuditLine) for statement in self.statements)
         lacks = {

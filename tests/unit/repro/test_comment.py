@@ -165,3 +165,10 @@ def test_no_comment_has_a_general_failure_as_a_reason_against_a_cause() -> None:
 def test_nothing_false_is_said_of_a_host_without_releases_and_of_a_derivative(host: str, false: str) -> None:
     text = f"# It fails\n\n{host}\n\nbwrap: No permissions to create a new namespace\n"
     assert not [line for line in write(text) if false in line]
+
+
+def test_a_system_that_words_only_point_to_is_said_to_be_that() -> None:
+    trace = 'access("/etc/ld-nix.so.preload", R_OK)  = -1 ENOENT (No such file or directory)'
+    text = f"# It fails\n\n```\n{trace}\n```\n\nbwrap: Can't mount proc: Permission denied\n"
+    [asked] = [line for line in write(text) if "It does not say" in line]
+    assert "the distribution (its words only point to NixOS or a derivative) and its release" in asked

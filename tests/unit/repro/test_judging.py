@@ -180,6 +180,8 @@ def test_a_contradiction_and_a_wrong_conclusion_are_remarked(text: str, remark: 
     assert not lines or sorted(set(numbers(made.quotes))) == sorted(lines)
     # A kernel of the system's family is no contradiction.
     assert remarks("Linux Mint 22, kernel 6.8.0-45-generic") == ""
+    # Neither is what is said of the system that it derives from.
+    assert "two systems" not in remarks("Apps crash on Linux Mint 22\n\nUbuntu 24.04 restricts namespaces")
 
 
 def test_a_hostile_report_is_judged_in_bounds() -> None:

@@ -355,6 +355,14 @@ def test_a_step_of_a_build_is_no_cure_that_was_tried(step: str) -> None:
         assert settings(read_report(text.encode())) == [f"tried {change} helped"]
 
 
+@pytest.mark.parametrize("how", ["run sudo sysctl -p", "run `sysctl -p`", "run the command"])
+def test_a_command_to_run_is_no_success(how: str) -> None:
+    text = f"bwrap fails.\n\nPut user.max_user_namespaces=28633 into /etc/sysctl.conf and {how}\n"
+    assert settings(read_report(text.encode())) == ["tried user.max_user_namespaces=28633"]
+    text = "With user.max_user_namespaces=28633 my boxes run again.\n"
+    assert settings(read_report(text.encode())) == ["tried user.max_user_namespaces=28633 helped"]
+
+
 def test_a_value_with_spaces_is_whole_where_nothing_is_quoted() -> None:
     text = "type=AVC : apparmor=DENIED operation=open info=Failed name lookup - disconnected path error=-13"
     [line] = of(AuditLine, text)
