@@ -89,14 +89,15 @@ def run_cell(
     """
     checkpoint = running.checkpoint(cell.build)
     watch = Stopwatch() if checkpoint else running.watch
+    if prediction:
+        show_prediction = None
     running.show(Progress(cell.variant.name, Activity.SETUP))
     if checkpoint:
         with watch.step("fork"):
             running.fork(cell.build)
     with watch.step("apply"):
-        to_predict = show_prediction is not None and prediction is None
-        applied = apply_variant(running, cell.variant, probes=to_predict)
-    if show_prediction and prediction is None:
+        applied = apply_variant(running, cell.variant, probes=show_prediction is not None)
+    if show_prediction:
         prediction = predict_cell(cell, applied)
         show_prediction(prediction)
     suite_run = run_suite(running, cell, watch, options)
