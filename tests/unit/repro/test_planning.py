@@ -304,6 +304,11 @@ def test_wsl2_has_its_twin_and_no_guest_of_its_distribution(name: str) -> None:
     assert "twin-wsl2, which is not Ubuntu 24.04: it has the security modules of WSL2" in twin.steps[0]
 
 
+def test_wsl_without_a_distribution_is_no_claim_about_one_of_its_versions() -> None:
+    made = plan(report(KernelStatement(quote(2), "4.4.0-19041-Microsoft")))
+    assert made.why_not == ("the lab has no guest for WSL",)
+
+
 def test_a_variant_that_brings_a_cause_with_some_builds_only_asks_for_it() -> None:
     variant = variant_of(plan(report(DEBIAN), "mount-symlink"))
     assert variant.name == "ca-bundle-symlink"
