@@ -182,12 +182,13 @@ def read_verdict(paths: Paths) -> AccelerationVerdict | None:
 
 
 def _find_out(connection: libvirt.virConnect, paths: Paths, image: BaseImage, task: Task) -> Acceleration:
-    """Try KVM where it can be tried, and keep the verdict. Raises NoLibvirt, LeftBehind.
+    """Try KVM where it can be tried, and keep the verdict. Raises NoLibvirt, LeftBehind, libvirtError.
 
-    If libvirt refuses the machine, nothing is kept: it may refuse every machine, as where SELinux denies it the
-    folder of the consoles.
+    If libvirt refuses the machine, that is kept only if it starts one without KVM: it may refuse every machine,
+    as where SELinux denies it the folder of the consoles.
     """
     seconds: float | None = None
+    is_kvm_to_blame = True
     if not KVM_DEVICE.exists():
         problem = "/dev/kvm does not exist"
     elif not may_open():
@@ -212,14 +213,17 @@ def _find_out(connection: libvirt.virConnect, paths: Paths, image: BaseImage, ta
         except libvirt.libvirtError as error:
             if not connection.isAlive():
                 raise NoLibvirt(f"libvirt went away while KVM was tried: {error}") from error
-            return Acceleration(False, f"/dev/kvm opens, but under it QEMU fails: {str(error).splitlines()[0]}")
+            problem = f"/dev/kvm opens, but under it QEMU fails: {str(error).splitlines()[0]}"
+            # Starts a machine without KVM, or raises, unless this host has no library for a clock.
+            clock.choose_emulated_clock(connection, paths)
+            is_kvm_to_blame = clock.find_library() is not None
     acceleration = Acceleration(
         not problem, problem or (PROVED_ON_ARM64 if AARCH64.is_hosts else PROVED), seconds
     )
     verdict = AccelerationVerdict(
         key=identify_host(connection), kvm=acceleration.kvm, reason=acceleration.reason, kernel_seconds=seconds
     )
-    if image.has_own_kernel:
+    if image.has_own_kernel and is_kvm_to_blame:
         write_atomically(paths.acceleration, verdict.model_dump_json() + "\n")
     return acceleration
 

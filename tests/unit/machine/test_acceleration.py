@@ -203,14 +203,31 @@ def test_a_verdict_of_a_lab_that_did_not_ask_does_not_count(paths: Paths, boots:
     assert decide(paths, Daemon()).kernel_seconds == 0.6
 
 
-def test_a_refused_machine_says_nothing_lasting_of_kvm(paths: Paths, device: Path) -> None:
-    """As where SELinux denies virtlogd the folder of the consoles: KVM is not to blame, and may work."""
+@pytest.mark.usefixtures("library", "maps")
+def test_a_refusal_is_kvms_if_another_machine_starts(paths: Paths, device: Path) -> None:
     device.touch()
     how = decide(paths, Daemon(refuses=REFUSED))
-    assert how == Acceleration(False, "/dev/kvm opens, but under it QEMU fails: failed to set MSR 0x10a")
+    assert (how.kvm, how.reason) == (False, "/dev/kvm opens, but under it QEMU fails: failed to set MSR 0x10a")
+    assert acceleration.read_acceleration(Daemon(), paths) == how
+    # KVM is not tried a second time.
+    again = Daemon(refuses=REFUSED)
+    assert (decide(paths, again), again.machines) == (how, [])
+
+
+@pytest.mark.usefixtures("library", "maps")
+def test_a_refused_machine_alone_says_nothing_lasting_of_kvm(
+    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where SELinux denies virtlogd the folder of the consoles: KVM is not to blame, and may work."""
+    device.touch()
+    with pytest.raises(libvirt.libvirtError):
+        decide(paths, Daemon(refuses={**REFUSED, "qemu": "no console"}))
     assert acceleration.read_acceleration(Daemon(), paths) is None
     with pytest.raises(NoLibvirt, match="libvirt went away while KVM was tried"):
         decide(paths, Daemon(refuses=REFUSED, is_alive=False))
+    assert acceleration.read_acceleration(Daemon(), paths) is None
+    monkeypatch.setattr(clock, "FOLDERS", ())
+    assert not decide(paths, Daemon(refuses=REFUSED)).kvm
     assert acceleration.read_acceleration(Daemon(), paths) is None
 
 
