@@ -93,7 +93,7 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
     else:
         runner.say("")
         output.print_line(escape_commands(answer.render_answer(subject)))
-    if subject.run is not None and subject.run.run.interrupted:
+    if subject.is_interrupted:
         return cli.INTERRUPTED
     if subject.run is not None and subject.run.met_bug:
         return Bug.exit_status

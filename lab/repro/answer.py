@@ -35,6 +35,12 @@ class Subject:
     run: RunResult | None = None
     bisection: Bisection | None = None
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether its run, or the bisection after it, was interrupted."""
+        runs = (self.run.run if self.run else None, self.bisection.run if self.bisection else None)
+        return any(run is not None and run.interrupted for run in runs)
+
 
 @dataclass(frozen=True)
 class VerifiedCure(Cure):
@@ -73,6 +79,9 @@ def list_comment(subject: Subject) -> list[str]:
     cures = _cures(verdict.cells) if any(cell.remedies for cell in verdict.cells) else None
     outcome = [f"## Verdict: {escape_report(headline(subject))}"]
     outcome += [f"- {escape_report(reason)}" for reason in verdict.reasons[:MOST_REASONS]]
+    outcome += (
+        [f"- {escape_report(sentence)}" for sentence in subject.bisection.result] if subject.bisection else []
+    )
     return write_comment(plan.report, plan.judged, plan.choice, outcome=outcome, cures=cures)
 
 

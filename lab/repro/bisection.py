@@ -130,12 +130,14 @@ class Bisection:
     """A bisection as far as it has come: which release first failed, and which one passed again.
 
     `cells` are one guest in one variant with each build, in the order of releases, and `reported` is that of
-    the report. `results` are in the order in which they were run, that of the report first. `stopped` says why
-    it ended early. `run` is known when it has ended.
+    the report. `left_out` are the releases without a wheel for the guest, oldest first. `results` are in the
+    order in which they were run, that of the report first. `stopped` says why it ended early. `run` is known
+    when it has ended.
     """
 
     reported: Cell
     cells: Sequence[Cell]
+    left_out: Sequence[str] = ()
     results: list[CellResult] = field(default_factory=list)
     stopped: str = ""
     run: RunInfo | None = None
@@ -152,8 +154,9 @@ class Bisection:
             version = Version(reported.build.version)
         except InvalidVersion:
             raise UsageError(f"the build {name} has no place in the order of releases", hint=hint) from None
-        published = builds.list_releases(python, reported.guest.arch) if python else builds.list_releases()
-        releases = [release for release in published if release != version]
+        others = [release for release in builds.list_releases() if release != version]
+        fitting = builds.list_releases(python, reported.guest.arch) if python else others
+        releases = [release for release in others if release in fitting]
         if not releases:
             raise UsageError(f"there is no release of boxlite beside {name} to compare it with", hint=hint)
         suite = reported.build.suite.name
@@ -163,7 +166,7 @@ class Bisection:
             for wheel in wheels
         ]
         cells.insert(sum(release < version for release in releases), reported)
-        return cls(reported, cells)
+        return cls(reported, cells, [str(release) for release in others if release not in fitting])
 
     def follow(self, result: CellResult) -> Sequence[Cell]:
         """Take in a result, and return the cell to run next; none at the end."""
@@ -172,9 +175,22 @@ class Bisection:
         if result.status is Status.NOT_RUN or len(faults) >= MOST_FAULTS:
             self.stopped = result.reason
             return ()
-        # Whether a newer release mends it is asked first.
+        return [self.next] if self.next else ()
+
+    @property
+    def next(self) -> Cell | None:
+        """The cell to run next; None at the end. Whether a newer release mends it is asked first."""
+        if not self.results:
+            return self.reported
         release = next((border.next for border in self.borders[::-1] if border and border.next), None)
-        return [cell for cell in self.cells if cell.build.name == release]
+        return next((cell for cell in self.cells if cell.build.name == release), None)
+
+    @property
+    def next_command(self) -> str:
+        """The command that runs the cell to run next; empty at the end, or if its variant has no file."""
+        if self.next is None or self.run is None or self.next.again:
+            return ""
+        return self.next.rerun(self.run.options)
 
     @property
     def releases(self) -> list[str]:
@@ -217,7 +233,8 @@ class Bisection:
     def result(self) -> list[str]:
         """The answer, in sentences; of a bisection that ended early, what is known so far."""
         stopped = "interrupted" if self.run and self.run.interrupted else self.stopped
-        sentences = [f"The bisection did not come to its end: {stopped}."] if stopped else []
+        following = f" The next release to run is {self.next.build.name}." if self.next else ""
+        sentences = [f"The bisection did not come to its end: {stopped}.{following}"] if stopped else []
         if not self.results:
             return sentences
         _, state, reason = self.steps[0]
@@ -233,15 +250,16 @@ class Bisection:
         """Whether the newest release passes, and which one was the first."""
         _, border = self.borders
         newest, state = self.releases[-1], self.states.get(self.releases[-1])
+        newest_release = f"the newest release{self._with_wheel(newest, '')}"
         if border is None:
-            yield f"No release is newer than {newest}, which fails."
+            yield f"No release{self._with_wheel(newest, '')} is newer than {newest}, which fails."
         elif border.good:
             if state is ReleaseState.GOOD:
-                yield f"It is mended: {newest}, the newest release, passes."
+                yield f"It is mended: {newest}, {newest_release}, passes."
             candidates = [*reversed(border.between), border.good]
-            yield _first(candidates, "passes again", border.bad, "fails")
+            yield self._say_first(candidates, "passes again", border.bad, "fails")
         elif state is ReleaseState.BAD:
-            yield f"It is not mended: {newest}, the newest release, fails, too."
+            yield f"It is not mended: {newest}, {newest_release}, fails, too."
         elif border.next is None:
             yield f"No newer release is known to pass: {border.bad} fails, too."
         else:
@@ -251,15 +269,41 @@ class Bisection:
         """Which release failed first."""
         border, _ = self.borders
         if border and border.good:
-            yield _first([*border.between, border.bad], "fails", border.good, "passes")
+            yield self._say_first([*border.between, border.bad], "fails", border.good, "passes")
         elif border and border.next:
             yield f"Which release first failed is not known: {border.bad} fails."
         elif border:
-            name, reason = self.reported.build.name, "is the oldest release and fails, too"
+            name = self.reported.build.name
+            reason = f"is the oldest release{self._with_wheel('', self.releases[0])} and fails, too"
             if older := self.releases[: self.releases.index(border.bad or name)]:
                 releases = ", ".join(release for release in older if release in self.states)
                 reason = f"fails, and of the older ones none could be judged (tried: {releases})"
             yield f"No release is known to pass before {name}: {border.bad} {reason}."
+
+    def _say_first(self, candidates: Sequence[str | None], does: str, neighbour: str | None, did: str) -> str:
+        """The sentence on the first release that does something; it is one of these candidates."""
+        *earlier, last = map(str, candidates)
+        missing = self._list_left_out(str(neighbour), last)
+        without = f" (without a wheel for the guest: {', '.join(missing)})" if missing else ""
+        if earlier:
+            names = f"{', '.join(earlier)} or {last}"
+            return f"The first release that {does} is one of {names}: {neighbour} {did}{without}."
+        before = f"the release before it{' with a wheel for the guest' if missing else ''}"
+        return f"boxlite {last} is the first release that {does}: {neighbour}, {before}, {did}{without}."
+
+    def _with_wheel(self, after: str, before: str) -> str:
+        """What limits a superlative, if releases that were left out lie beyond one."""
+        return " with a wheel for the guest" if self._list_left_out(after, before) else ""
+
+    def _list_left_out(self, after: str, before: str) -> list[str]:
+        """The releases that were left out between two; an empty name is no limit."""
+        versions = {cell.build.name: Version(cell.build.version) for cell in self.cells}
+        low, high = versions.get(after), versions.get(before)
+        return [
+            name
+            for name in self.left_out
+            if (low is None or Version(name) > low) and (high is None or Version(name) < high)
+        ]
 
     def document(self) -> dict[str, Any]:
         """All of it for a JSON document. The folders of its steps are relative to that of its run."""
@@ -286,12 +330,5 @@ class Bisection:
                 for cell, state, reason in self.steps
             ],
             "not_run": self.not_run,
+            "left_out": list(self.left_out),
         }
-
-
-def _first(candidates: Sequence[str | None], does: str, neighbour: str | None, did: str) -> str:
-    """The sentence on the first release that does something; it is one of these candidates."""
-    *earlier, last = map(str, candidates)
-    if earlier:
-        return f"The first release that {does} is one of {', '.join(earlier)} or {last}: {neighbour} {did}."
-    return f"boxlite {last} is the first release that {does}: {neighbour}, the release before it, {did}."

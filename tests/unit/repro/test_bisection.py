@@ -21,10 +21,11 @@ from lab.record import CellResult, Outcome, RunResult, Status, TestResult
 from lab.report import markdown_pages
 from lab.repro import answer, bisection
 from lab.repro.bisection import Bisection, Border, ReleaseState, compare, list_failing_tests
-from lab.repro.running import Runner
+from lab.repro.running import SUITE_ALONE, Runner
 from lab.run import scheduler
 from lab.run.worker import Worker
 from tests.builders.cells import changed
+from tests.builders.runs import run_of
 
 # -- the search, without any run
 
@@ -180,9 +181,9 @@ def releases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builds, "list_releases", lambda *_: list(map(Version, RELEASES)))
 
 
-def run(truth: str, version: str = "0.10.4") -> tuple[Bisection, list[str]]:
+def run(truth: str, version: str = "0.10.4", python: str | None = None) -> tuple[Bisection, list[str]]:
     """Run a bisection without guests over releases with these states; and the releases that were run."""
-    bisected = Bisection.of(reported(version))
+    bisected = Bisection.of(reported(version), python)
     waiting = [bisected.reported]
     names = []
     while waiting:
@@ -284,21 +285,82 @@ def test_a_bisection_that_is_interrupted_says_what_is_known_by_then(count: int, 
     whole, _ = run("gbbbggg", "0.10.0")
     stopped = replace(whole, results=whole.results[:count], stopped="interrupted")
     first, *known = stopped.result
-    assert first == "The bisection did not come to its end: interrupted."
+    assert first.startswith("The bisection did not come to its end: interrupted. The next release to run is 0.")
     assert len(known) == len(result)
     assert all(words in line for words, line in zip(result, known, strict=True))
 
 
-def test_releases_without_a_wheel_for_the_guest_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+def test_an_interrupted_bisection_says_how_to_go_on() -> None:
+    whole, names = run("gbbbggg", "0.10.0")
+    stopped = replace(whole, results=whole.results[:2], run=run_of(interrupted=True, options=SUITE_ALONE).run)
+    assert names[2] == "0.10.2"
+    assert stopped.result[0].endswith("interrupted. The next release to run is 0.10.2.")
+    text = markdown_pages.render_template("bisection.md", answer.TEMPLATES, it=stopped)
+    command = "lab matrix -g debian-13 -v stock --build 0.10.2 --no-remedies --no-experiment"
+    assert f"The command that runs the next release, 0.10.2:\n\n```sh\n{command}\n```\n" in text
+    assert "The command that runs the next release" not in markdown_pages.render_template(
+        "bisection.md", answer.TEMPLATES, it=whole
+    )
+
+
+def leave_out(monkeypatch: pytest.MonkeyPatch, *left_out: str) -> None:
+    """Have these releases no wheel for the Python of the guest, which has 3.13."""
 
     def list_releases(*guest: str) -> list[Version]:
-        calls.append(guest)
-        return [Version("0.9.5"), Version("0.10.4")]
+        assert guest in {(), ("3.13", "x86_64")}
+        return [Version(name) for name in RELEASES if not guest or name not in left_out]
 
     monkeypatch.setattr(builds, "list_releases", list_releases)
-    assert Bisection.of(reported(), "3.13").releases == ["0.9.5", "0.10.4"]
-    assert calls == [("3.13", "x86_64")]
+
+
+@pytest.mark.parametrize(
+    ("truth", "version", "left_out", "result"),
+    [
+        (
+            "gbbbbgg",
+            "0.10.0",
+            ["0.9.5", "0.10.2"],
+            [
+                "It is mended: 0.10.4, the newest release, passes.",
+                "boxlite 0.10.3 is the first release that passes again: 0.10.1, the release before it with a"
+                " wheel for the guest, fails (without a wheel for the guest: 0.10.2).",
+                "boxlite 0.10.0 is the first release that fails: 0.9.0, the release before it with a wheel for"
+                " the guest, passes (without a wheel for the guest: 0.9.5).",
+            ],
+        ),
+        # What lies elsewhere is said of no border.
+        (
+            "ggbbsgg",
+            "0.10.0",
+            ["0.9.0", "0.10.4"],
+            [
+                "It is mended: 0.10.3, the newest release with a wheel for the guest, passes.",
+                "The first release that passes again is one of 0.10.2 or 0.10.3: 0.10.1 fails.",
+                "boxlite 0.10.0 is the first release that fails: 0.9.5, the release before it, passes.",
+            ],
+        ),
+        (
+            "bbbbbbb",
+            "0.10.3",
+            ["0.9.0", "0.10.4"],
+            [
+                "No release with a wheel for the guest is newer than 0.10.3, which fails.",
+                "No release is known to pass before 0.10.3: 0.9.5 is the oldest release with a wheel for the"
+                " guest and fails, too.",
+            ],
+        ),
+    ],
+)
+def test_releases_without_a_wheel_for_the_guest_are_left_out_and_named(
+    truth: str, version: str, left_out: list[str], result: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_out(monkeypatch, *left_out)
+    bisected, names = run(truth, version, "3.13")
+    assert not set(names) & set(left_out)
+    assert bisected.result == result
+    assert bisected.document()["left_out"] == left_out
+    text = markdown_pages.render_template("bisection.md", answer.TEMPLATES, it=bisected)
+    assert f"Left out, because they have no wheel for the guest: {', '.join(left_out)}." in text
 
 
 def test_a_build_without_a_place_among_releases_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from lab import builds
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths
+from lab.cli import INTERRUPTED
 from lab.plan import PlannedRun
 from lab.record import ExperimentPolicy, RunResult
 from lab.record.folders import VARIANTS
@@ -226,6 +227,31 @@ def test_a_bisection_is_part_of_the_answer(repro: Repro, blocked: list[PlannedRu
     assert bisected.folder == tmp_path / "run" / "bisection"
     assert (bisected.folder / VARIANTS / "report.toml").is_file()
     assert not bisected.info.options.remedies
+
+
+def test_the_comment_says_what_a_bisection_found(
+    repro: Repro, blocked: list[PlannedRun], tmp_path: Path
+) -> None:
+    status, output, _ = repro(BLOCKED, "--bisect", "--comment", "-o", str(tmp_path / "run"))
+    assert (status, len(blocked)) == (0, 2)
+    assert "\n- No release is newer than 0.10.8, which fails.\n" in output
+    assert "\n- boxlite 0.10.8 is the first release that fails: 0.9.0, " in output
+
+
+def test_an_interrupted_bisection_ends_as_an_interrupted_run_does(
+    repro: Repro, blocked: list[PlannedRun], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = Scheduler.run
+
+    def interrupted(self: Scheduler) -> RunResult:
+        run = whole(self)
+        info = run.run.model_copy(update={"interrupted": len(blocked) == 2})
+        return run.model_copy(update={"run": info})
+
+    monkeypatch.setattr(Scheduler, "run", interrupted)
+    status, output, _ = repro(BLOCKED, "--bisect", "-o", str(tmp_path / "run"))
+    assert status == INTERRUPTED
+    assert "- The bisection did not come to its end: interrupted." in output
 
 
 @pytest.mark.parametrize(
