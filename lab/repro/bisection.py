@@ -118,7 +118,8 @@ def compare(reported: CellResult, cell: CellResult) -> tuple[ReleaseState, str]:
     # A cell with status `error` has no cause of its own.
     cause, other = (one.causes[0].name if one.causes else one.cause or UNKNOWN for one in (reported, cell))
     if cause != other:
-        return ReleaseState.SKIPPED, f"the same tests fail for another cause: {other}"
+        known = f"for another cause: {other}" if other != UNKNOWN else "for no cause that the lab knows"
+        return ReleaseState.SKIPPED, f"the same tests fail {known}"
     return ReleaseState.BAD, not_judged or cell.reason
 
 

@@ -141,6 +141,7 @@ BAD, GOOD = release("b", reported()), release("g", reported())
             ReleaseState.SKIPPED,
             "the same tests fail for another cause: kvm-denied",
         ),
+        (Status.FAIL, BOTH, None, ReleaseState.SKIPPED, "the same tests fail for no cause that the lab knows"),
         *(
             (status, BOTH, "userns-sysctl", ReleaseState.SKIPPED, str(status))
             for status in (Status.ERROR, Status.NOT_RUN, Status.FLAKY, Status.NOT_APPLICABLE)
