@@ -299,6 +299,7 @@ def test_an_interrupted_bisection_says_how_to_go_on() -> None:
     text = markdown_pages.render_template("bisection.md", answer.TEMPLATES, it=stopped)
     command = "lab matrix -g debian-13 -v stock --build 0.10.2 --no-remedies --no-experiment"
     assert f"The command that runs the next release, 0.10.2:\n\n```sh\n{command}\n```\n" in text
+    assert "2 of 7 releases were\nrun; not run yet: 0.9.0, 0.9.5, 0.10.1, 0.10.2, 0.10.3." in text
     assert "The command that runs the next release" not in markdown_pages.render_template(
         "bisection.md", answer.TEMPLATES, it=whole
     )
