@@ -11,10 +11,10 @@ from lab.catalog import remedies
 from lab.catalog.remedies import Remedy
 from lab.record import UNKNOWN, CellResult, RemedyOutcome, RunResult
 from lab.report import markdown_pages, table
-from lab.repro.bisection import Bisection
 from lab.repro.comment import Cure, escape_report, unlink, write_comment
 from lab.repro.planning import Plan, is_made_variant
 from lab.repro.verdict import OWN, Reproduction, Verdict
+from lab.trials.bisection import Bisection
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE = "answer.md"

@@ -22,14 +22,15 @@ from lab.plan import Cell
 from lab.record import RESULTS_FILE, ExperimentPolicy, RunOptions, RunResult
 from lab.record.folders import VARIANTS, choose_new_folder
 from lab.report import markdown, terminal_tables
-from lab.repro import answer, bisection, comment, verdict
+from lab.repro import answer, comment, verdict
 from lab.repro.answer import Subject
-from lab.repro.bisection import Bisection
 from lab.repro.planning import HostAbilities, Plan
 from lab.repro.wishes import Wishes
 from lab.run import live, scheduler, start
 from lab.run.decisions import Follow, follow_with_nothing
 from lab.run.live import open_log
+from lab.trials import bisection
+from lab.trials.bisection import Bisection
 
 # The folder of a bisection in that of its report's run.
 BISECTION = "bisection"

@@ -19,11 +19,12 @@ from lab.builds.kinds.wheel import Wheel
 from lab.plan import Cell
 from lab.record import CellResult, Outcome, RunResult, Status, TestResult
 from lab.report import markdown_pages
-from lab.repro import answer, bisection
-from lab.repro.bisection import Bisection, Border, ReleaseState, compare, list_failing_tests
+from lab.repro import answer
 from lab.repro.running import SUITE_ALONE, Runner
 from lab.run import scheduler
 from lab.run.worker import Worker
+from lab.trials import bisection
+from lab.trials.bisection import Bisection, Border, ReleaseState, compare, list_failing_tests
 from tests.builders.cells import changed
 from tests.builders.runs import run_of
 
