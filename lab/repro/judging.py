@@ -88,16 +88,12 @@ def judge_report(report: Report, least: float = LIKELY) -> JudgedReport:
 
 def _by_evidence(report: Report) -> list[Finding]:
     """What the rules of the causes find in audit lines and in the output of the probe script."""
-    probed = next((probed for probed in report.of(ProbeOutput) if probed.host), None)
-    lines = list(report.of(AuditLine))
-    if not lines and probed is None:
+    if not any(isinstance(statement, AuditLine | ProbeOutput) for statement in report.statements):
         return []
     # The rules take longer to import than most reports to read, and most reports have neither.
     from lab.repro import rules
 
-    is_quoted = any(message.operation for message in report.of(ErrorMessage))
-    others = TABLE["other-programs"]
-    return list(rules.find_findings(lines, probed, others, is_quoted=is_quoted))
+    return list(rules.find_findings(report, TABLE["other-programs"]))
 
 
 # How likely something is under each cause, or the factor by which it changes the odds of each.

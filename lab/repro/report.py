@@ -273,8 +273,8 @@ class NamedTest(Statement):
 class Assertion(Statement):
     """What a report asserts of hosts, of boxlite or of a cure, and a cell can show: see `assertions.toml`.
 
-    `observer` is the function of `observers.py` that looks for it, with `arguments`. The cell of `variant`
-    shows it, or the cells of the report's questions if that is empty.
+    `observer` is the function of `lab/verdict/observers.py` that looks for it, with `arguments`. The cell of
+    `variant` shows it, or the cells of the report's questions if that is empty.
     """
 
     kind = "assertion"

@@ -11,7 +11,7 @@ from lab.causes.evidence import Evidence, parse_confining_profile
 from lab.probes import NONE_RUN, Probe
 from lab.probes.report import HostReport
 from lab.record import Confidence
-from lab.repro.report import BUBBLEWRAP, AuditLine, Finding, ProbeOutput
+from lab.repro.report import BUBBLEWRAP, AuditLine, ErrorMessage, Finding, ProbeOutput, Report
 
 # Most programs that a report is judged for.
 MOST_PROGRAMS = 10
@@ -21,18 +21,16 @@ CHILD, MOST_OF_CHILD = re.compile(r"\(.+\)$"), 8
 BOXLITE = re.compile(r"boxlite.*|tokio-rt-worker")
 
 
-def find_findings(
-    lines: Sequence[AuditLine],
-    probed: ProbeOutput | None,
-    about_others: Mapping[str, str],
-    *,
-    is_quoted: bool = False,
-) -> Iterator[Finding]:
+def find_findings(report: Report, about_others: Mapping[str, str]) -> Iterator[Finding]:
     """What the rules of the causes find for each program that is blocked, bubblewrap first.
 
     `about_others`: what a field of an audit line must be, by the cause, if it is about another program.
-    `is_quoted`: the report quotes another failure.
     """
+    lines = list(report.of(AuditLine))
+    probed = next((probed for probed in report.of(ProbeOutput) if probed.host), None)
+    if not lines and probed is None:
+        return
+    is_quoted = any(message.operation for message in report.of(ErrorMessage))
     programs = dict.fromkeys([BUBBLEWRAP, *map(_program_of, lines)])
     for program in [name for name in programs if name != "unshare"][:MOST_PROGRAMS]:
         program_lines = [line for line in lines if _program_of(line) in (program, "unshare")]
@@ -56,12 +54,9 @@ def find_findings(
                 for line in telling
             )
             is_proved = by_line or (by_probe and evidence.confidence is Confidence.PROVED)
-            is_named = not telling or any("comm" in line.fields for line in telling)
-            reason = (
-                evidence.reason
-                if is_named
-                else f"{evidence.reason}; the audit line, as it is quoted, names no program"
-            )
+            reason = evidence.reason
+            if telling and not any("comm" in line.fields for line in telling):
+                reason += "; the audit line, as it is quoted, names no program"
             quotes = [line.quote for line in telling] + ([probed.quote] if probed and by_probe else [])
             yield Finding(
                 name, "proved" if is_proved else "likely", reason, tuple(dict.fromkeys(quotes)), program

@@ -17,9 +17,7 @@ from lab.base.files import clean_text, cut_text
 from lab.base.ordered import OrderedEnum
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, find_matching_files, parse_audit, read_beginning
 from lab.record import UNKNOWN, CellResult, Confidence, Needs, Outcome, RunResult
-from lab.repro import observers
 from lab.repro.guests import get_distribution
-from lab.repro.observers import NothingShown, Observation
 from lab.repro.planning import Check, Plan, Question
 from lab.repro.report import (
     Assertion,
@@ -32,6 +30,8 @@ from lab.repro.report import (
     Statement,
 )
 from lab.repro.subjects import START
+from lab.verdict import observers
+from lab.verdict.observers import NothingShown, Observation
 from lab.verdict.words import FinishedCell
 
 # The programs that boxlite starts to make its sandbox, and boxlite itself.
@@ -389,10 +389,13 @@ def _of_assertion(
     silent: list[str] = []
     if assertion.is_of_host and not plan.is_host:
         return Claim(assertion, assertion.text, ClaimOutcome.NOT_TESTED, "only the report's own host shows it")
+    arguments = assertion.arguments
+    if assertion.observer == "fails":
+        arguments = {"names": [test.name for test in plan.report.of(NamedTest) if test.known]}
     of_questions = [answer.cell for answer in answered if answer.cell]
     of_variant = [cells[assertion.variant]] if assertion.variant in cells else []
     for cell in of_variant if assertion.variant else of_questions:
-        observation = observers.observe_cell(assertion.observer, cell, plan.report, assertion.arguments)
+        observation = observers.observe_cell(assertion.observer, cell, arguments)
         if isinstance(observation, NothingShown):
             silent.append(f"{cell.result.variant}: {observation}")
         else:

@@ -8,10 +8,8 @@ import pytest
 
 from lab.catalog import Catalog, remedies
 from lab.record import CellResult, Needs, RemedyOutcome, RemedyResult, RunResult, Status, TrialOutcome
-from lab.repro import observers
-from lab.repro.observers import Observation
-from lab.repro.report import Report
-from lab.verdict import words
+from lab.verdict import observers, words
+from lab.verdict.observers import Observation
 from lab.verdict.words import FinishedCell, WordsVerdict
 from tests.vm.conftest import ONE_KNOB, TRIES, TWO_KNOBS
 
@@ -88,15 +86,13 @@ def _statuses(probes: dict[str, dict[str, dict[str, object]]]) -> dict[str, obje
 
 @of_one_knob
 def test_what_a_report_asserts_is_judged_by_what_was_tried(cell: CellResult, folder: Path) -> None:
-    blocked, report = FinishedCell(cell, folder), Report("", ())
-    avoided = observers.observe_cell(
-        "cured", blocked, report, {"remedies": ["preflight"], "outcome": "avoids it"}
-    )
+    blocked = FinishedCell(cell, folder)
+    avoided = observers.observe_cell("cured", blocked, {"remedies": ["preflight"], "outcome": "avoids it"})
     assert isinstance(avoided, Observation)
     assert avoided.holds
     # A blocked switch of the kernel's is no policy of AppArmor's.
     profile = {"profile": "unprivileged_userns", "capability": "CAP_SYS_ADMIN"}
-    denied = observers.observe_cell("capability_denied", blocked, report, profile)
+    denied = observers.observe_cell("capability_denied", blocked, profile)
     assert isinstance(denied, Observation)
     assert not denied.holds
 

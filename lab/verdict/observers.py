@@ -1,11 +1,10 @@
-"""What one cell shows of an assertion of a report, by the name of the observer that looks for it.
+"""What one cell shows of an assertion, by the name of the observer that looks for it.
 
-Each observer gets a cell whose suite ran with the same result each time, the report, and the arguments of the
-assertion. It raises NothingShown if the cell does not tell.
+Each observer gets a cell whose suite ran with the same result each time, and the arguments of the assertion. It
+raises NothingShown if the cell does not tell.
 """
 
 import re
-import shlex
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,12 +12,11 @@ from typing import Any, NamedTuple
 from lab import catalog
 from lab.base import notices
 from lab.base.architecture import ARCHITECTURES
-from lab.causes.evidence import KERNEL_FILE, PROBES_FILE
+from lab.causes.evidence import KERNEL_FILE
 from lab.causes.sandbox import RESTRICTED, RESTRICTION
 from lab.probes import Facts
 from lab.probes.facts import AppArmorFacts, parse_version
 from lab.record import Outcome, Protection, RemedyOutcome
-from lab.repro.report import NamedTest, Report
 from lab.verdict.protection import JAILER
 from lab.verdict.words import FinishedCell
 
@@ -26,15 +24,19 @@ from lab.verdict.words import FinishedCell
 JUNIT = "suite/junit.xml"
 # What a report calls the kinds of namespaces, by their names in /proc.
 NAMESPACES = {"mount": "mnt", "network": "net"}
-# What confines a box beside namespaces: how it is recognized, and what is shown of each box. The root of a box
-# that has its own holds the folders of the host that it needs, each mounted there by itself.
-CONFINEMENTS: dict[str, tuple[Callable[[Protection], bool], Callable[[Protection], str]]] = {
-    "user": (lambda box: "0" not in box.users, lambda box: f"user {', '.join(box.users)}"),
+# What confines a box: how it is recognized, and what is shown of each box. The root of a box that has its own
+# holds the folders of the host that it needs, each mounted there by itself.
+CONFINEMENTS: dict[str, tuple[Callable[[Protection, set[str]], bool], Callable[[Protection], str]]] = {
+    "namespaces": (
+        lambda box, kinds: kinds <= {*box.namespaces},
+        lambda box: f"namespaces {', '.join(sorted(box.namespaces)) or 'none'}",
+    ),
+    "user": (lambda box, _: "0" not in box.users, lambda box: f"user {', '.join(box.users)}"),
     "root": (
-        lambda box: "mnt" in box.namespaces and any(mount.startswith("/usr ") for mount in box.mounts),
+        lambda box, _: "mnt" in box.namespaces and any(mount.startswith("/usr ") for mount in box.mounts),
         lambda box: f"mounts {', '.join(box.mounts[:4])}",
     ),
-    "seccomp": (lambda box: box.seccomp == ["filter"], lambda box: f"seccomp {', '.join(box.seccomp)}"),
+    "seccomp": (lambda box, _: box.seccomp == ["filter"], lambda box: f"seccomp {', '.join(box.seccomp)}"),
 }
 
 
@@ -53,16 +55,14 @@ class Observation(NamedTuple):
     file: str = ""
 
 
-def observe_cell(
-    name: str, cell: FinishedCell, report: Report, arguments: Mapping[str, Any]
-) -> Observation | NothingShown:
+def observe_cell(name: str, cell: FinishedCell, arguments: Mapping[str, Any]) -> Observation | NothingShown:
     """Return what a cell shows of an assertion, or why it shows nothing."""
     if not cell.result.status.is_decisive:
         return NothingShown(": ".join(filter(None, [cell.result.status, cell.result.reason])))
 
     def look() -> Observation | NothingShown:
         try:
-            return OBSERVERS[name](cell, report, **arguments)
+            return OBSERVERS[name](cell, **arguments)
         except NothingShown as nothing:
             return nothing
 
@@ -107,18 +107,8 @@ def _check_system(cell: FinishedCell, system: str | None, version: str | None, *
 # -- the observers
 
 
-def command_outcome(cell: FinishedCell, report: Report, command: str, outcome: str) -> Observation:
-    probes = cell.evidence.probes.by_name().values()
-    ran = [probe for probe in probes if shlex.join(probe.command) == command]
-    if not ran or ran[0].status is None:
-        raise NothingShown("no probe of the lab is that command; lab exec GUEST VARIANT -- COMMAND runs it")
-    shows = "it works" if ran[0].worked else f"it fails: {ran[0].stderr}"
-    return Observation(ran[0].worked is not (outcome == "fails"), shows, PROBES_FILE)
-
-
 def profile_shipped(
     cell: FinishedCell,
-    report: Report,
     profile: str,
     oldest: str | None = None,
     system: str | None = None,
@@ -139,7 +129,7 @@ def profile_shipped(
     return Observation(ships, f"its {title} has the profile {profile}, {state}")
 
 
-def profile_in_force(cell: FinishedCell, report: Report, profile: str) -> Observation:
+def profile_in_force(cell: FinishedCell, profile: str) -> Observation:
     mode = _apparmor(cell).profiles.get(profile, "not loaded")
     if profile != RESTRICTED:
         return Observation(mode == "enforce", f"the profile: {mode}")
@@ -149,14 +139,7 @@ def profile_in_force(cell: FinishedCell, report: Report, profile: str) -> Observ
     return Observation(mode == "enforce" and switch == "1", shows)
 
 
-def profile_listed(cell: FinishedCell, report: Report, profile: str) -> Observation:
-    """Look for a profile among the loaded ones that have its program's name in theirs."""
-    stem = profile.partition("-")[0]
-    names = sorted(name for name in _apparmor(cell).profiles if stem in name)
-    return Observation(any(profile in name for name in names), f"loaded: {', '.join(names) or 'none'}")
-
-
-def kvm_mode(cell: FinishedCell, report: Report, mode: str, owner: str, group: str) -> Observation:
+def kvm_mode(cell: FinishedCell, mode: str, owner: str, group: str) -> Observation:
     kvm = _facts(cell).kvm
     if kvm is None:
         raise NothingShown("it has no /dev/kvm")
@@ -165,10 +148,9 @@ def kvm_mode(cell: FinishedCell, report: Report, mode: str, owner: str, group: s
     return Observation((written, kvm.owner, kvm.group) == (mode, owner, group), shows)
 
 
-def fails(cell: FinishedCell, report: Report) -> Observation:
-    """Look whether the tests that the report names fail; any test if it names none."""
+def fails(cell: FinishedCell, names: Sequence[str]) -> Observation:
+    """Look whether the tests of these names fail; any test if there are none."""
     failures = _failed_tests(cell)
-    names = [test.name for test in report.of(NamedTest) if test.known]
     passes = [test.name for test in cell.result.tests if test.outcome is Outcome.PASS and test.name in names]
     if names and not passes and not set(names) & set(failures):
         raise NothingShown(f"did not run, or were skipped: {', '.join(names)}")
@@ -181,13 +163,19 @@ def fails(cell: FinishedCell, report: Report) -> Observation:
 
 def works(
     cell: FinishedCell,
-    report: Report,
     system: str | None = None,
     version: str | None = None,
     arch: str | None = None,
     twin: str | None = None,
+    *,
+    control: bool = False,
 ) -> Observation:
-    """Look whether every test passes. `twin` is the guest with traits of a system that the lab cannot get."""
+    """Look whether every test passes. `twin` is the guest with traits of a system that the lab cannot get.
+
+    `control`: only a cell shows it where a box without the jailer starts, and so has KVM.
+    """
+    if control and catalog.load_catalog().suite.control in _failed_tests(cell):
+        raise NothingShown("no box starts there, with or without the jailer")
     if twin:
         raise NothingShown(f"the lab cannot get that system; the guest {twin} has traits of it, and is not it")
     _check_system(cell, system, version, or_newer=True)
@@ -202,41 +190,22 @@ def works(
     return Observation(False, f"failed: {', '.join(_failed_tests(cell))}; {cause}", JUNIT)
 
 
-def needs_only_kvm(cell: FinishedCell, report: Report) -> Observation:
-    """Look whether every test passes where a box without the jailer starts, and so has KVM."""
-    if catalog.load_catalog().suite.control in _failed_tests(cell):
-        raise NothingShown("no box starts there, with or without the jailer")
-    return works(cell, report)
+def confined(cell: FinishedCell, by: str, kinds: str = "") -> Observation:
+    """Look whether each box that has the jailer is confined by something of the table CONFINEMENTS.
 
-
-def namespaces_isolated(cell: FinishedCell, report: Report, kinds: str) -> Observation:
-    """Look whether each box that has the jailer has namespaces of these kinds of its own."""
-    boxes = _jailed_boxes(cell)
-    names = [kind.strip().lower() for kind in kinds.split(",")]
-    names = [NAMESPACES.get(name, name) for name in names]
-    shared = [name for name in names if any(name not in box.namespaces for box in boxes)]
-    isolated = sorted({kind for box in boxes for kind in box.namespaces})
-    shows = f"{len(boxes)} boxes have namespaces of their own: {', '.join(isolated) or 'none'}"
-    return Observation(not shared, f"{shows}; shared: {', '.join(shared)}" if shared else shows, JUNIT)
-
-
-def _jailed_boxes(cell: FinishedCell) -> list[Protection]:
-    """What confines each box that has the jailer."""
+    `kinds` are those of the namespaces that each box is said to have for itself.
+    """
     protections = [test.protection for test in cell.result.tests if test.protection]
     boxes = [protection for protection in protections if protection.asked.get(JAILER) is True]
     if not boxes:
         raise NothingShown("what confines its boxes was not read")
-    return boxes
-
-
-def confined(cell: FinishedCell, report: Report, by: str) -> Observation:
-    """Look whether each box that has the jailer is confined by something of the table CONFINEMENTS."""
-    boxes, (holds, show) = _jailed_boxes(cell), CONFINEMENTS[by]
+    holds, show = CONFINEMENTS[by]
+    names = {NAMESPACES.get(kind, kind) for kind in re.findall(r"[a-z]+", kinds.lower())}
     shows = "; ".join(dict.fromkeys(map(show, boxes)))
-    return Observation(all(map(holds, boxes)), f"{len(boxes)} boxes, {shows}", JUNIT)
+    return Observation(all(holds(box, names) for box in boxes), f"{len(boxes)} boxes, {shows}", JUNIT)
 
 
-def capability_denied(cell: FinishedCell, report: Report, profile: str, capability: str) -> Observation:
+def capability_denied(cell: FinishedCell, profile: str, capability: str) -> Observation:
     result = cell.result
     if result.status.passed:
         return Observation(False, "every test passes all the same", JUNIT)
@@ -252,21 +221,7 @@ def capability_denied(cell: FinishedCell, report: Report, profile: str, capabili
     return Observation(True, f"the kernel denied it to {', '.join(programs)}{nothing}", KERNEL_FILE)
 
 
-def part_blamed(cell: FinishedCell, report: Report, part: str) -> Observation:
-    """Look whether boxlite itself names a part of it where it says why a box did not start."""
-    words = cell.words
-    if not words.text.strip():
-        raise NothingShown("boxlite said nothing, or its log was not gathered")
-    file = words.file or JUNIT
-    if re.search(rf"\b{re.escape(part)}\b", f"{words.module}: {words.text}", re.IGNORECASE):
-        return Observation(True, f"boxlite names {part}", file)
-    lines = [line for line in words.logged.splitlines() or words.message.splitlines() if line.strip()]
-    return Observation(False, f"boxlite names other parts: {lines[0] if lines else words.module}", file)
-
-
-def cured(
-    cell: FinishedCell, report: Report, remedies: Sequence[str], outcome: str = RemedyOutcome.VERIFIED
-) -> Observation:
+def cured(cell: FinishedCell, remedies: Sequence[str], outcome: str = RemedyOutcome.VERIFIED) -> Observation:
     """Look whether one of these remedies, each tried alone, had this result."""
     if not cell.result.status.failed:
         raise NothingShown("nothing failed that could be cured")
@@ -287,7 +242,13 @@ def cured(
 OBSERVERS: dict[str, Callable[..., Observation]] = {
     observer.__name__: observer
     for observer in (
-        *(command_outcome, profile_shipped, profile_in_force, profile_listed, kvm_mode, fails, works),
-        *(needs_only_kvm, namespaces_isolated, confined, capability_denied, part_blamed, cured),
+        profile_shipped,
+        profile_in_force,
+        kvm_mode,
+        fails,
+        works,
+        confined,
+        capability_denied,
+        cured,
     )
 }
