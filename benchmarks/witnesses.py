@@ -24,11 +24,11 @@ from lab.base.errors import LabError
 from lab.base.files import clean_text
 from lab.base.paths import Paths
 from lab.catalog import Guest, Variant
+from lab.catalog.abilities import can_have
 from lab.lane import shell
 from lab.machine.connection import get_default_uri
 from lab.plan import Cell
 from lab.repro import judging
-from lab.repro.guests import can_have
 
 # Seconds that all witnesses of a guest may take, which an emulated processor stretches.
 LONGEST = 1500

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lab.catalog import DebianImage, Guest, Variant
+from lab.catalog.definitions import DebianImage, Guest, Variant
 
 # Debian's releases whose AppArmor does not mediate user namespaces.
 WITHOUT_MEDIATION = ("bullseye", "bookworm")

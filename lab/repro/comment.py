@@ -7,6 +7,7 @@ and the explanations of causes are read as data.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lab.base.architecture import X86_64, get_guest_architecture
 from lab.base.files import cut_text, escape_commands, escape_markdown, join_lines
@@ -196,7 +197,7 @@ def _name_programs(report: Report) -> str:
     names: dict[str, Quote] = {}
     for message in filter(_is_known, report.of(ErrorMessage)):
         name = message.program if message.speaker is Speaker.OTHER else str(message.speaker)
-        if name and message.speaker is not Speaker.KERNEL:
+        if name:
             names.setdefault(name, message.quote)
     for line in report.of(AuditLine):
         names.setdefault(line.fields.get("comm", ANY), line.quote)
@@ -243,13 +244,25 @@ def _say_run(report: Report, judged: JudgedReport, choice: SuiteChoice) -> str:
 
 
 def find_guest(report: Report) -> str | None:
-    """Return the name of the guest that is the report's host, by the names in the folder of the definitions."""
+    """Return the name of the guest of the host's distribution and release; None if there is none.
+
+    If it can be, it is of the same architecture. A system in WSL2 has none, because it has another kernel.
+    """
+    host = None if report.is_in_wsl else report.host
+    if host is None:
+        return None
+
+    def is_like_host(file: Path) -> bool:
+        return get_guest_architecture(file.stem).name == (report.arch or X86_64.name)
+
     guests: dict[str, str] = {}
-    for file in sorted((find_definitions() / "images").glob("*.toml")):
+    for file in sorted(sorted((find_definitions() / "images").glob("*.toml")), key=is_like_host):
         system = re.search(r'^system = "(.+)"$', file.read_text("utf-8"), re.MULTILINE)
-        is_like_host = get_guest_architecture(file.stem).name == (report.arch or X86_64.name)
-        guests |= {system[1] if system else file.stem: file.stem} if is_like_host else {}
-    return report.choose_guest(guests)
+        guests[system[1] if system else file.stem] = file.stem
+    # A rolling distribution has no releases. A point release (24.04.3, 13.2) has the VERSION_ID of its release.
+    parts = [] if host.inferred or not host.version else host.version.split(".")
+    releases = [f"{host.id}-{'.'.join(parts[:count])}" for count in range(len(parts), 0, -1)]
+    return next((guests[name] for name in [host.id, *releases] if name in guests), None)
 
 
 def _ask(report: Report, judged: JudgedReport) -> Iterator[str]:

@@ -99,9 +99,6 @@ def find_message(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Error
         return ErrorMessage(quote_, words, Speaker.BUBBLEWRAP, name, operation, BWRAP, means)
     matches = [SAYS["boxlite"].search(text), SAYS["common"].search(text) if of_boxlite else None]
     first = min(filter(None, matches), key=lambda match: match.start(), default=None)
-    if first is None and (match := SAYS["kernel"].search(text)) and SAYS["kernel_tells"].search(text):
-        words, name = _unquoted((match[1] or match[2]).strip()), error(match[0])
-        return ErrorMessage(quote_, words, Speaker.KERNEL, name)
     if speech := first or SAYS["rust"].search(text):
         words, name = (
             _unquoted(_within_quotes(text, speech.start(), speech[0]).strip()),

@@ -17,11 +17,11 @@ from lab.base.architecture import X86_64
 from lab.base.errors import LabError
 from lab.base.files import group_values
 from lab.catalog import AND, Catalog, Change, DebianImage, Guest, Variant
+from lab.catalog.abilities import OWN_SYSCTLS, TRAITS, can_have, get_distribution, has_sysctl
 from lab.catalog.knob import Conflict, Knob
 from lab.catalog.knobs import FOLDER, KINDS, AppArmor, Selinux, Sysctl
 from lab.record import Expectation
-from lab.repro import subjects, systems
-from lab.repro.guests import OWN_SYSCTLS, TRAITS, can_have, get_distribution, has_sysctl
+from lab.repro import comment, subjects, systems
 from lab.repro.judging import measured_in
 from lab.repro.report import (
     Assertion,
@@ -195,7 +195,7 @@ def plan_report(
         quotes = tuple(dict.fromkeys((*earlier.quotes, *finding.quotes)))
         suspected[finding.name] = replace(earlier, quotes=quotes)
     suspected = suspected or {None: Question(None)}
-    exact = _exact(catalog, report)
+    exact = catalog.guests.get(comment.find_guest(report) or "")
     nearest, why_nearest = _nearest(report, exact, list(suspected), catalog, host, wishes)
     guest = catalog.guest(wishes.guest) if wishes.guest else exact
     if wishes.nearest and nearest and guest == exact and (exact is None or not host.has_image(exact)):
@@ -275,17 +275,6 @@ def _left_out(report: Report, guest: Guest) -> list[str]:
 # -- the guest
 
 
-def _has_architecture(guest: Guest, report: Report) -> bool:
-    """Whether a guest has the architecture of the report's host: x86_64 if the report names none."""
-    return guest.arch == (report.arch or X86_64.name)
-
-
-def _exact(catalog: Catalog, report: Report) -> Guest | None:
-    """The catalog's guest of the report's distribution and release, if it can be of the same architecture."""
-    last = sorted(catalog.guests.values(), key=lambda guest: _has_architecture(guest, report))
-    return report.choose_guest({guest.system or guest.name: guest for guest in last})
-
-
 def _nearest(
     report: Report,
     exact: Guest | None,
@@ -327,7 +316,7 @@ def _nearest(
         catalog.guests.values(),
         key=lambda guest: (
             distance(guest),
-            not _has_architecture(guest, report),
+            guest.arch != (report.arch or X86_64.name),
             guest.name != USUAL,
             guest.name,
         ),

@@ -89,7 +89,6 @@ class Speaker(StrEnum):
 
     BOXLITE = "boxlite"
     BUBBLEWRAP = "bubblewrap"
-    KERNEL = "kernel"
     OTHER = "another program"
 
 
@@ -396,22 +395,6 @@ class Report:
             host is None or host.quote.number == line.number or host.id == "windows"
         )
         return any("microsoft" in release or "wsl2" in release for release in kernels) or is_said
-
-    def choose_guest[G](self, guests: Mapping[str, G]) -> G | None:
-        """Choose the guest of the host's distribution and release by its system: an ID, or `ID-VERSION`.
-
-        None is that of a system in WSL2, which has another kernel.
-        """
-        system = None if self.is_in_wsl else self.host
-        if system and system.id in guests:  # A rolling distribution has no releases.
-            return guests[system.id]
-        version = system.version if system and not system.inferred else None
-        while system and version:
-            if guest := guests.get(f"{system.id}-{version}"):
-                return guest
-            # A point release, for example 24.04.3 or 13.2, has the VERSION_ID of its release.
-            version = version.rpartition(".")[0]
-        return None
 
 
 # -- what a text alone shows

@@ -33,8 +33,6 @@ SAYS: dict[str, re.Pattern[str]] = {
 MOST = 500
 # Most fields between a system's name and its version.
 MOST_FIELDS = 3
-# Words of a field that names no distribution.
-NO_NAME = ("", "gnu", "linux", "host", "linux-os")
 
 
 @dataclass(frozen=True)
@@ -143,12 +141,6 @@ def read_systems(text: ReportText) -> Iterator[System]:
             break
         if index not in text.advice and not SAYS["not_printed"].match(line.text):
             mentions += _named(text, index)
-        for match in find_matches(SAYS["tag"], line.text):
-            row = next((row for row in ROWS.values() if match[1] in (row.id, *row.codenames)), None)
-            if row is not None:
-                codename = match[1] if match[1] in row.codenames else None
-                name = f"{row.id} ({match[0]})"
-                mentions.append((Rank.PROSE, row.on(line, name, codename, Place.CONTAINER)))
     mentions = [
         (rank, replace(system, place=Place.CONTAINER) if system.quote.number in inside else system)
         for rank, system in mentions
@@ -165,10 +157,6 @@ def read_systems(text: ReportText) -> Iterator[System]:
     ]
     most = max((rank for rank, _ in hosts), default=Rank.KERNEL)
     selected = [system for rank, system in hosts if rank == most]
-    if most is Rank.PROSE and any(system.version for system in selected):
-        # A sentence that names no release is about distributions.
-        with_version = {system.id for system in selected if system.version}
-        selected = [system for system in selected if system.id in with_version]
     # Another line may say more of the same system.
     ids = {system.id for system in selected if system.version is None}
     selected += [system for rank, system in hosts if rank != most and system.id in ids]
@@ -351,17 +339,12 @@ def _next_field(text: ReportText, index: int, row: Distribution, tail: str) -> s
 
 
 def _without_a_name(line: ReportLine, words: str) -> Iterator[Mention]:
-    """Yield the system of a codename alone, or one that the table lacks and a form's field names."""
+    """Yield the system of a codename alone."""
     for match in find_matches(compile_names(alone=True), words):
         row, lead = ROWS[match.lastgroup or ""], words[: match.start()]
         if not SAYS["not_this"].search(lead):
             where = _place(line, lead, match[0], words[match.end() :])
             yield _rank(line), row.on(line, f"{row.id.capitalize()} {match[0]}", match[0], where)
-    if unlisted := SAYS["unlisted"].match(line.labelled):
-        name = re.sub(r" ?(?:Linux|OS)$", "", unlisted[1]).lower()
-        slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-")
-        if slug not in NO_NAME:
-            yield Rank.FIELD, System(quote_line(line), slug, unlisted[2], unlisted[1], find_place(line))
 
 
 def _blanked(words: str) -> str:

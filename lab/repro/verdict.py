@@ -15,9 +15,9 @@ from pathlib import Path
 from lab import causes
 from lab.base.files import clean_text, cut_text
 from lab.base.ordered import OrderedEnum
+from lab.catalog.abilities import get_distribution
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, find_matching_files, parse_audit, read_beginning
 from lab.record import UNKNOWN, CellResult, Confidence, Needs, Outcome, RunResult
-from lab.repro.guests import get_distribution
 from lab.repro.planning import Check, Plan, Question
 from lab.repro.report import (
     Assertion,
