@@ -117,12 +117,16 @@ class GuestDied(KvmFails):
 
 
 class AccelerationVerdict(BaseModel):
-    """The content of `acceleration.json`; `key` says for which host it holds."""
+    """The content of `acceleration.json`; `key` says for which host it holds.
+
+    `slower_clock`: whether QEMU was seen to load what slows the clock of emulated guests.
+    """
 
     key: str
     kvm: bool
     reason: str
     kernel_seconds: float | None = None
+    slower_clock: bool = False
 
     @property
     def acceleration(self) -> Acceleration:
@@ -134,14 +138,14 @@ def decide_acceleration(
 ) -> Acceleration:
     """Return the verdict for this host kernel and QEMU, or boot the kernel of `image` to get one.
 
-    The kernel of any guest will do; what a kernel shows that is not its guest's own is not kept. The clock of
-    emulated guests is found out each time. `task` may be ended while another lab or thread tries KVM.
+    The kernel of any guest will do; what a kernel shows that is not its guest's own is not kept. `task` may be
+    ended while another lab or thread tries KVM.
     Raises LabError if the image's disk cannot be booted at all, and libvirtError if libvirt starts no machine.
     """
     if not image.architecture.is_hosts:
         reason = f"this host has no processor for {image.architecture.name}"
         domain.check_emulator(connection, image.architecture)
-        return Acceleration(False, reason, clock=clock.choose_emulated_clock(connection, paths))
+        return Acceleration(False, reason, clock=_choose_clock(connection, paths))
     acceleration = read_acceleration(connection, paths)
     if acceleration is None:
         paths.make(paths.cache)
@@ -149,7 +153,36 @@ def decide_acceleration(
             acceleration = read_acceleration(connection, paths) or _find_out(connection, paths, image, task)
     if acceleration.kvm:
         return acceleration
-    return replace(acceleration, clock=clock.choose_emulated_clock(connection, paths))
+    return replace(acceleration, clock=_choose_clock(connection, paths))
+
+
+def _choose_clock(connection: libvirt.virConnect, paths: Paths) -> Clock:
+    """The clock of emulated guests. Once QEMU had the slower one, only the start of a lane asks again."""
+    verdict = read_verdict(paths)
+    if verdict is None or verdict.key != identify_host(connection):
+        return clock.choose_emulated_clock(connection, paths)
+    if verdict.slower_clock and not (slower := clock.find_emulated_clock()).reason:
+        return slower
+    chosen = clock.choose_emulated_clock(connection, paths)
+    if not chosen.reason:
+        _keep(paths, verdict.model_copy(update={"slower_clock": True}))
+    return chosen
+
+
+def forget_clock(paths: Paths) -> None:
+    """Have the next lane find out about the clock of emulated guests, because one has another than was kept."""
+    clock.clocks_by_uri.clear()
+    if verdict := read_verdict(paths):
+        _keep(paths, verdict.model_copy(update={"slower_clock": False}))
+
+
+def _keep(paths: Paths, verdict: AccelerationVerdict) -> bool:
+    """Keep the verdict for later lanes; False on a full disk: later lanes know less."""
+    try:
+        write_atomically(paths.acceleration, verdict.model_dump_json() + "\n")
+    except OSError:
+        return False
+    return True
 
 
 def read_acceleration(connection: libvirt.virConnect, paths: Paths) -> Acceleration | None:
@@ -167,11 +200,7 @@ def keep_speed(paths: Paths, acceleration: Acceleration, boot: str) -> bool:
     if seconds is None or verdict is None or verdict.kvm != acceleration.kvm:
         return False
     newer = verdict.model_copy(update={"kernel_seconds": seconds})
-    try:
-        write_atomically(paths.acceleration, newer.model_dump_json() + "\n")
-    except OSError:  # A full disk: later lanes know less.
-        return False
-    return verdict.kernel_seconds is None
+    return _keep(paths, newer) and verdict.kernel_seconds is None
 
 
 def read_verdict(paths: Paths) -> AccelerationVerdict | None:

@@ -52,12 +52,8 @@ def find_library() -> Path | None:
     return next((folder / FILE for folder in FOLDERS if (folder / FILE).is_file()), None)
 
 
-def choose_emulated_clock(connection: libvirt.virConnect, paths: Paths) -> Clock:
-    """The clock of emulated guests on this host: the slower one if QEMU can load what makes it.
-
-    Found out once in the life of a process, by what the QEMU of a machine that stands still has loaded. Raises
-    libvirtError if libvirt starts no machine.
-    """
+def find_emulated_clock() -> Clock:
+    """The slower clock if this host has the library; whether libvirt's QEMU may load it is not asked."""
     file = find_library()
     if file is None:
         return Clock(reason=f"libfaketime is not installed ({host_table.suggest_packages('clock')})")
@@ -69,15 +65,33 @@ def choose_emulated_clock(connection: libvirt.virConnect, paths: Paths) -> Clock
         "NO_FAKE_STAT": "1",
         "FAKETIME_DISABLE_SHM": "1",
     }
+    return Clock(RATE, variables)
+
+
+def choose_emulated_clock(connection: libvirt.virConnect, paths: Paths) -> Clock:
+    """The clock of emulated guests on this host: the slower one if QEMU can load what makes it.
+
+    Found out once in the life of a process, by what the QEMU of a machine that stands still has loaded. Raises
+    libvirtError if libvirt starts no machine.
+    """
+    slower = find_emulated_clock()
+    if slower.reason:
+        return slower
     uri = connection.getURI()
     with _lock:
         if uri not in clocks_by_uri:
-            with throwaway.open_machine(connection, paths, environment=variables) as (_, console):
-                processes = qemu.find_processes(console.parent.name)
-                is_loaded = any(_has_loaded(file, process.pid) for process in processes)
-            why_not = f"libvirt starts QEMU without {file}: something on this host confines it"
-            clocks_by_uri[uri] = Clock(RATE, variables) if is_loaded else Clock(reason=why_not)
+            with throwaway.open_machine(connection, paths, environment=slower.environment) as (_, console):
+                why_not = explain_missing_clock(slower, console.parent.name)
+            clocks_by_uri[uri] = Clock(reason=why_not) if why_not else slower
         return clocks_by_uri[uri]
+
+
+def explain_missing_clock(clock: Clock, machine: str) -> str:
+    """Why the machine of this name has not this clock; empty if it has. Its QEMU is looked at."""
+    file = clock.environment.get("LD_PRELOAD")
+    if not file or any(_has_loaded(Path(file), process.pid) for process in qemu.find_processes(machine)):
+        return ""
+    return f"libvirt starts QEMU without {file}: something on this host confines it"
 
 
 def _has_loaded(file: Path, process: int) -> bool:

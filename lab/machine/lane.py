@@ -31,7 +31,7 @@ from lab.base.wait import Deadline, DeadlineExpired, Speed, call_within, measure
 from lab.catalog import Guest
 from lab.images import disk
 from lab.images.store import BaseImage
-from lab.machine import console, domain, leftovers, qemu, seed
+from lab.machine import clock, console, domain, leftovers, qemu, seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.domain import Device, Hardware, MachinePlace, Network
 from lab.machine.qemu import ANSWER_SECONDS, FAILED_WRITE, Watch
@@ -40,6 +40,7 @@ from lab.record import strip_kernel
 
 # The longest path that a socket can have: sun_path of unix(7), with the null at its end.
 MOST_SOCKET_BYTES = 107
+CLOCK_AGAIN = "`lab doctor --again` finds out about this host's clock and KVM again"
 # Errors that are the fault of the lab or its host, never of boxlite.
 FAULTS = (LabError, libvirt.libvirtError, OSError)
 
@@ -60,6 +61,10 @@ class LaneDied(LabError):
 
 class BootFailed(LabError):
     """The guest did not come up; the message ends in its console's last lines."""
+
+
+class ClockMissing(BootFailed):
+    """The machine has the host's clock, where a slower one was expected; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +208,9 @@ class Lane:
             ) from error
         self._watch = Watch(machine)
         self.check_wanted()
+        # What QEMU may load can have changed since that was found out.
+        if why_not := clock.explain_missing_clock(self.acceleration.clock, self.name):
+            raise ClockMissing(why_not, hint=CLOCK_AGAIN)
 
     def resume(self) -> None:
         """Let a paused machine run. Raises BootFailed, LaneDied if QEMU does not answer."""

@@ -20,7 +20,7 @@ from lab.lane.running import RunningLane, Work, open_running_lane
 from lab.machine import acceleration, console, leftovers
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import RESTART_SECONDS, hold_lane_connection, open_connection
-from lab.machine.lane import Lane, LaneDied, convert_to_fault
+from lab.machine.lane import ClockMissing, Lane, LaneDied, convert_to_fault
 from lab.machine.leftovers import LeftBehind
 from lab.plan import Machine
 from lab.record import CellHistory, CellResult, ExperimentPolicy, Host, Status
@@ -173,6 +173,8 @@ class Worker:
             running.start()
         except Exception as error:
             failed = convert_to_fault(error)
+        if isinstance(failed, ClockMissing):
+            acceleration.forget_clock(self._work.paths)
         # How fast another kernel or another processor is says nothing about this host.
         image = lane.image
         is_usual = image.has_own_kernel and image.architecture.is_hosts

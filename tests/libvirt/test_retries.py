@@ -16,6 +16,8 @@ from lab.lane import prepare_image
 from lab.lane.prepare_image import NotPrepared
 from lab.lane.running import RunningLane
 from lab.machine import acceleration, console
+from lab.machine.acceleration import Acceleration
+from lab.machine.clock import RATE, REAL, Clock
 from lab.machine.lane import BootFailed, LaneDied
 from lab.plan import Cell
 from lab.record import CellResult, Fault, Outcome, Status, TestResult
@@ -140,6 +142,29 @@ def test_after_a_guest_that_did_not_come_up_later_lanes_know_how_slow_its_kernel
     assert statuses(run) == {"debian-13": ["pass", "pass"]}
     kept = acceleration.AccelerationVerdict.model_validate_json(lab.paths.acceleration.read_bytes())
     assert kept == verdict.model_copy(update={"kernel_seconds": 20.0})
+
+
+def test_a_lane_without_the_clock_that_was_expected_has_this_found_out_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = acceleration.AccelerationVerdict(key="this host", kvm=False, reason="a test", slower_clock=True)
+    lab.paths.make(lab.paths.cache)
+    lab.paths.acceleration.write_text(verdict.model_dump_json())
+    kept: list[bool] = []
+
+    def decide(*_arguments: object) -> Acceleration:
+        known = acceleration.read_verdict(lab.paths)
+        assert known is not None
+        kept.append(known.slower_clock)
+        # The machines of libvirt's test driver have no QEMU that could load anything.
+        slower = Clock(RATE, {"LD_PRELOAD": "/usr/lib/libfaketime.so"})
+        return Acceleration(False, "a test", clock=slower if known.slower_clock else REAL)
+
+    monkeypatch.setattr(acceleration, "decide_acceleration", decide)
+    run = lab.run(guests=ONE, jobs=1)
+    assert statuses(run) == {"debian-13": ["pass", "pass"]}
+    assert kept == [True, False]
+    assert "something on this host confines it" in run.cells[0].history.retried[0]
 
 
 @pytest.mark.parametrize(("times", "status"), [(1, "pass"), (2, "error")])

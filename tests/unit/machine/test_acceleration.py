@@ -435,6 +435,33 @@ def test_a_failed_start_says_nothing_of_the_clock(paths: Paths, library: Path, m
     assert clock.choose_emulated_clock(Daemon(), paths).rate == RATE
 
 
+def test_a_slower_clock_that_qemu_had_is_kept_until_a_lane_has_another(
+    paths: Paths, device: Path, library: Path, maps: Path
+) -> None:
+    daemon = Daemon()
+    maps.write_text("")
+    assert decide(paths, daemon).speed.clock == 1.0
+    # What this host refuses may be allowed by the next run.
+    clock.clocks_by_uri.clear()
+    maps.write_text(MAPPED.format(library))
+    assert decide(paths, daemon).speed.clock == RATE
+    assert len(daemon.machines) == 2
+    # The next process starts no machine for it, while the library is there.
+    clock.clocks_by_uri.clear()
+    assert decide(paths, daemon).speed.clock == RATE
+    assert len(daemon.machines) == 2
+    maps.write_text("")
+    acceleration.forget_clock(paths)
+    assert decide(paths, daemon).speed.clock == 1.0
+    assert len(daemon.machines) == 3
+    # On another host, or without the library, nothing is known.
+    maps.write_text(MAPPED.format(library))
+    clock.clocks_by_uri.clear()
+    assert decide(paths, daemon).speed.clock == RATE
+    library.unlink()
+    assert decide(paths, daemon).speed.clock == 1.0
+
+
 @pytest.mark.parametrize("kvm", [False, True])
 def test_only_emulated_guests_have_a_slower_clock(
     paths: Paths, library: Path, maps: Path, monkeypatch: pytest.MonkeyPatch, kvm: bool
