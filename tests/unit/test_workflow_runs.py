@@ -262,6 +262,16 @@ def test_what_the_guest_that_is_a_runner_plays_goes_through_with_stand_ins(
     assert (cell.guest, cell.variant) == (play_runner.GUEST, play_runner.VARIANT)
 
 
+def test_a_played_shard_says_why_it_judged_nothing(tmp_path: Path) -> None:
+    run = WorkflowRun(Hub(tmp_path, tmp_path, tmp_path, tmp_path))
+    assert play_runner.find_unjudged(run) == "it left no run"
+    run.artifacts[play_runner.SHARD] = tmp_path
+    for status, problem in (("xfail", ""), ("error", "error: the machine is gone")):
+        verdict = {"status": status, "reason": "the machine is gone"}
+        (tmp_path / "results.json").write_text(json.dumps({"cells": [{"verdict": verdict}]}))
+        assert play_runner.find_unjudged(run) == problem
+
+
 @pytest.mark.slow
 def test_without_wheels_nothing_is_published_and_each_job_says_why(hub: Hub) -> None:
     run = hub.run("no-wheels.yml")

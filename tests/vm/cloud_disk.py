@@ -19,9 +19,11 @@ from filelock import FileLock
 
 from lab.base import process, scratch
 from lab.base.architecture import AARCH64, X86_64, Architecture
+from lab.base.files import hash_file
 from lab.base.paths import Paths
-from lab.catalog import loading
+from lab.catalog import Firmware, loading
 from lab.images import debian, store
+from lab.images.store import BaseImage, ImageManifest
 from lab.machine import seed
 from tests.builders.mirror import SigningKey, definitions, guest, key_ring, serving
 
@@ -81,6 +83,19 @@ class CloudDisk:
     @property
     def repository(self) -> Path:
         return self.folder / "repository"
+
+    def as_image(self, guest: str, inputs: str) -> BaseImage:
+        """The image for lanes of a guest that boot the disk as it is, by BIOS and its own loader."""
+        manifest = ImageManifest(
+            guest=guest,
+            inputs=inputs,
+            disk_sha256=hash_file(self.disk),
+            built="",
+            seconds=0,
+            source=f"the tests' {self.folder.name}",
+            files={},
+        )
+        return BaseImage(self.folder, manifest, Firmware.BIOS)
 
     def with_sources(self, to: Path, url: str) -> Path:
         """A copy of the disk whose package manager has one source."""

@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ from lab.guest import ready
 from lab.guest.session import ADMIN, Session
 from lab.images import store
 from lab.images.store import BaseImage
+from lab.lane.prepare_image import FIRST_BOOT
 from lab.machine import acceleration
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import Checkpoint
@@ -53,11 +54,16 @@ LAB_SECONDS, MATRIX_SECONDS = 240.0, 720.0
 Who = Literal["root", "lab"]
 
 
+def list_packages(name: str) -> set[str]:
+    """What setup.sh installs on a host of the table, and what such a host has anyway."""
+    [column] = [column for column in host_table.columns() if column["host"] == name]
+    needs = [text for what, text in column.items() if what.startswith(("package.", "user.", "amd64."))]
+    return {*USUAL, *(word for text in needs for word in text.split())}
+
+
 def definition(*, selinux: bool = False) -> Guest:
     """The guest, with the packages of its own column of `hosts.table`; confined by AppArmor or by SELinux."""
-    [column] = [column for column in host_table.columns() if column["host"] == "debian-13"]
-    needs = [text for what, text in column.items() if what.startswith(("package.", "user.", "amd64."))]
-    packages = {name for text in needs for name in text.split()} | {*USUAL, *(SELINUX if selinux else ())}
+    packages = list_packages("debian-13") | {*(SELINUX if selinux else ())}
     image = {"kind": "debian", "suite": "trixie", "packages": sorted(packages), "disk_gib": DISK_GIB}
     if selinux:
         image |= {"selinux": "default", "kernel_arguments": "security=selinux selinux=1 enforcing=1"}
@@ -127,15 +133,17 @@ class Host:
 
 
 @contextmanager
-def host(paths: Paths, guest: Guest, task: Task) -> Iterator[Host]:
-    """The guest, booted, with the clone and all that it needs; nothing of it is left afterwards."""
-    image = store.ensure_image(paths, guest, task)
+def host(paths: Paths, guest: Guest, task: Task, image: BaseImage | None = None) -> Iterator[Host]:
+    """The guest, booted from its image or from another one; nothing of it is left afterwards."""
+    image = image or store.ensure_image(paths, guest, task)
     with hold_lane_connection(get_default_uri()) as opened:
         measured = acceleration.decide_acceleration(opened, paths, image, task)
         how = AllProcessors(measured.kvm, measured.reason, measured.kernel_seconds)
         with open_lane(opened, paths, guest=guest, image=image, acceleration=how) as lane:
             lane.start()
-            session = Session(lane.endpoint, alive=lane.check_alive, speed=lane.speed)
+            # cloud-init sets up a distribution's disk at its first boot.
+            first = replace(lane.speed, more=FIRST_BOOT if image.firmware else 1.0)
+            session = Session(lane.endpoint, alive=lane.check_alive, speed=first)
             ready.wait_for_boot(session, lane)
             lane.learn_speed()
             session.set_speed(lane.speed)

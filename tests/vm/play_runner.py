@@ -26,6 +26,9 @@ PLAYED = "/var/tmp/play"
 # be a third one within the other, and with that the kernel of the emulated runner panicked.
 GUEST, VARIANT = "debian-13", "kvm-denied"
 INPUTS = {"guests": GUEST, "variants": VARIANT, "remedies": "false", "arguments": "--no-experiment"}
+# The artifact of the shard, the job that waits for it, and what a cell is that no guest decided.
+SHARD, GATE = "shard-0", "compatibility/gate"
+UNJUDGED = ("error", "not-run")
 
 
 def find_key(folder: Path) -> str:
@@ -40,6 +43,15 @@ def find_key(folder: Path) -> str:
     }
     subprocess.run([f"{CLONE}/.ci/action", "key"], env=environment, check=True)
     return dict(line.split("=", 1) for line in output.read_text().splitlines())["key"]
+
+
+def find_unjudged(run: WorkflowRun) -> str:
+    """Why the shard's cell was not judged; empty if it was."""
+    if not (shard := run.artifacts.get(SHARD)):
+        return "it left no run"
+    cells = json.loads((shard / "results.json").read_text())["cells"]
+    unjudged = [cell["verdict"] for cell in cells if cell["verdict"]["status"] in UNJUDGED]
+    return "; ".join(f"{verdict['status']}: {verdict['reason']}" for verdict in unjudged)
 
 
 def main(folder: Path) -> None:
@@ -61,6 +73,15 @@ def main(folder: Path) -> None:
         caches={find_key(folder): Path(CACHE)},
     )
     run = WorkflowRun(hub)
+
+    def end_without_shard(job: str) -> bool:
+        # The gate would boot the guest again, and first build its image: its job has no cache, and there is no
+        # network.
+        if job == GATE and (problem := find_unjudged(run)):
+            raise SystemExit(f"the shard judged no cell: {problem}")
+        return False
+
+    hub.loses = end_without_shard
     try:
         run.run_jobs(read_yaml(Path(REPOSITORY) / ".github" / "workflows" / "build-wheels.yml"))
     finally:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from lab import builds
 from lab.base.activity import UNWATCHED
 from lab.base.paths import Paths
 from lab.images.store import BaseImage
+from tests.builders.facts import facts
 from tests.vm import host_guest, runner
 from tests.vm.conftest import RELEASE
 from tests.vm.play_runner import CLONE, PLAYED
@@ -34,7 +36,8 @@ def played(
     folder = tmp_path_factory.mktemp("runner")
     host_guest.download_wheels(folder / "wheels")
     runner.write_repository(folder / "repository", folder)
-    [built] = sorted((paths.cache / "wheels").glob(f"boxlite-{RELEASE}-*-cp313-x86_64/boxlite-*.whl"))[:1]
+    release = builds.resolve_build(RELEASE).fetch(paths, facts(), UNWATCHED)
+    [built] = [file for name, file in release.items() if name.startswith("boxlite-")]
     with host_guest.host(paths, runner.definition(), UNWATCHED) as host:
         runner.move_in(host, paths, image, folder / "wheels", folder / "repository", built)
         # As on a runner: KVM is there, and its user may not open it.
@@ -49,7 +52,7 @@ def played(
         found["run"] = json.loads(host.run(f"cat {found['artifacts']['run']}/results.json").stdout)
         found["printed"] = printed
         found["refused"] = runner.make_sandbox(host)
-        found["listed"] = runner.list_program(host)
+        found["listed"] = runner.list_program(host, runner.PLAYED_ACTION)
         found["allowed"] = runner.make_sandbox(host)
         yield found
 

@@ -4,6 +4,8 @@
 # TWIN_RELEASE    whose traits it has: 24.04, or 26.04 with those that came later
 # TWIN_SEEDED     seconds for which snapd seems to be seeded while the guest boots
 # TWIN_LOCKED     seconds for which another program holds apt's locks after cloud-init's last stage, at first boot
+# TWIN_OS_RELEASE its /etc/os-release; not set, Debian's stays
+# TWIN_ARGUMENTS  more arguments of its kernel; not set, it has none
 #
 # The partitions are those that livecd-rootfs makes: 14 for GRUB, 15 the ESP, 16 /boot, and the root with number 1
 # is the last on the disk.
@@ -84,6 +86,10 @@ pathlib.Path("/run/update-motd-ran").touch()
 subprocess.run(["sleep", "2"], check=True)
 PROGRAM
 chmod 0755 "$root/etc/update-motd.d/50-landscape-sysinfo"
+[ -z "${TWIN_OS_RELEASE-}" ] || {
+    rm -f "$root/etc/os-release"
+    printf '%s\n' "$TWIN_OS_RELEASE" >"$root/etc/os-release"
+}
 # Debian ships it in complain mode.
 sed -i 's/^\(profile unprivileged_userns\) flags=(complain) /\1 /' "$root/etc/apparmor.d/unprivileged_userns"
 grep -q '^profile unprivileged_userns {' "$root/etc/apparmor.d/unprivileged_userns"
@@ -137,7 +143,7 @@ mkdir "$root/boot/grub" "$root/boot/efi"
 cat >"$root/boot/grub/grub.cfg" <<CFG
 set timeout=0
 menuentry "Twin of Ubuntu $TWIN_RELEASE" {
-    linux /$kernel root=LABEL=cloudimg-rootfs ro console=tty1 console=ttyS0
+    linux /$kernel root=LABEL=cloudimg-rootfs ro console=tty1 console=ttyS0 ${TWIN_ARGUMENTS-}
     initrd /initrd.img-${kernel#vmlinuz-}
 }
 CFG
