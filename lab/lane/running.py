@@ -140,6 +140,8 @@ class RunningLane:
     _restored_files: dict[str, str] = field(default_factory=dict)
     _facts: Facts | None = None
     _base: Checkpoint | None = None
+    # The build in whose checkpoint's state the guest is, because nothing was done in it since.
+    _untouched: str = ""
     _fetched: dict[str, dict[str, Path]] = field(default_factory=dict)
     _deployed: dict[str, _Deployed] = field(default_factory=dict)
 
@@ -280,6 +282,7 @@ class RunningLane:
         self._deployed[build.name] = _Deployed(
             self._take_checkpoint(tag) if self.work.checkpoints else None, files
         )
+        self._untouched = build.name
         return files
 
     @property
@@ -348,7 +351,11 @@ class RunningLane:
         """Put the guest back into the state right after this build was deployed. Raises LabError."""
         checkpoint = self.checkpoint(build)
         assert checkpoint is not None, "cold cells are not forked"
-        self._fork(checkpoint)
+        if build.name == self._untouched:
+            self._untouched = ""
+            self.session.set_speed(self.lane.speed)
+        else:
+            self._fork(checkpoint)
 
     @property
     def has_no_build(self) -> bool:
@@ -366,6 +373,7 @@ class RunningLane:
 
     def _fork(self, checkpoint: Checkpoint) -> None:
         """Put the guest into the checkpoint's state and wait until it answers."""
+        self._untouched = ""
         self.session.close()
         # Limits of time fit how busy the host is now.
         self.session.set_speed(self.lane.speed)

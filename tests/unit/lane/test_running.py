@@ -268,7 +268,7 @@ def test_only_emulated_guests_wait_for_processors(
     run_cell(served, cell(NEW), bench.folder / "cell")
     assert bench.processors.turns == turns
     # One build needs no state to go back to before it.
-    assert bench.lane.did == ["start", "deploy 0.10.8", "save build-0", "load build-0", "suite stock"]
+    assert bench.lane.did == ["start", "deploy 0.10.8", "save build-0", "suite stock"]
     # All turns have ended.
     with bench.processors.hold(16, fails(AssertionError("a processor was kept"))):
         pass

@@ -169,7 +169,7 @@ def test_a_deployed_build_is_stored_before_its_first_cell_and_taken_up_by_the_ne
     run_cell(second, cell(NEW), bench.folder / "cell")
     assert bench.lane.did == [
         *["set up", "adopt", "start paused", "load build", "resume"],
-        *["save build-0", "load build-0", "suite stock"],
+        *["save build-0", "suite stock"],
     ]
     assert bench.lane.endpoint.host_key == host
     assert bench.lane.endpoint.client_key != stored.info().client
