@@ -348,7 +348,10 @@ class RunningLane:
         return self._deployed[build.name].checkpoint
 
     def fork(self, build: Build) -> None:
-        """Put the guest back into the state right after this build was deployed. Raises LabError."""
+        """Put the guest back into the state right after this build was deployed. Raises LabError.
+
+        The first cell after the deployment finds it there.
+        """
         checkpoint = self.checkpoint(build)
         assert checkpoint is not None, "cold cells are not forked"
         if build.name == self._untouched:

@@ -210,6 +210,7 @@ class Lane:
         self.check_wanted()
         # What QEMU may load can have changed since that was found out.
         if why_not := clock.explain_missing_clock(self.acceleration.clock, self.name):
+            self.check_running()  # A machine that is gone says nothing of its clock.
             raise ClockMissing(why_not, hint=CLOCK_AGAIN)
 
     def resume(self) -> None:

@@ -271,6 +271,18 @@ def test_a_refused_core_limit_has_a_hint(lanes: Lanes, monkeypatch: pytest.Monke
     assert "max_core = 0" in str(convert_to_fault(refused.value))
 
 
+def test_a_machine_that_died_at_once_says_nothing_of_its_clock(
+    lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(_clock: object, machine: str) -> str:
+        lanes.connection.lookupByName(machine).destroy()
+        return "something on this host confines it"
+
+    monkeypatch.setattr(clock, "explain_missing_clock", look)
+    with lanes.open() as made, pytest.raises(LaneDied):
+        made.start()
+
+
 def test_a_machine_that_libvirt_refuses_is_a_failed_boot_and_not_ours_to_remove(lanes: Lanes) -> None:
     with lanes.open() as made:
         lanes.connection.createXML(foreign_xml(made.name), 0)
