@@ -243,11 +243,14 @@ class Worker:
             result = lane_cell.record_not_applicable(running, ticket.cell, reason)
             self.decisions.decide(ticket, result, self.label)
             return True
+        if running.has_no_build and not self._options.predict and not ticket.prediction and not ticket.decided:
+            # The first cell is predicted before its build is fetched and deployed: somebody waits for it.
+            applied = lane_cell.probe_without_build(running, ticket.cell, running.watch)
+            ticket.prediction = lane_cell.predict_cell(ticket.cell, applied)
+            self._observer.prediction(ticket.cell, ticket.prediction)
         deployed = None
-        # In a guest without a build the first cell is predicted before that is deployed: somebody waits for it.
-        is_first = running.has_no_build and ticket.prediction is None and ticket.decided is None
         try:
-            if self._options.predict or is_first:
+            if self._options.predict:
                 # Where the build has nothing for a guest, there is nothing to predict.
                 running.fetch(build)
             else:
@@ -268,11 +271,6 @@ class Worker:
             result = lane_cell.predict_without_suite(running, ticket.cell)
             self.decisions.decide(ticket, result, self.label)
             return True
-        if is_first:
-            applied = lane_cell.probe_without_build(running, ticket.cell, running.watch)
-            ticket.prediction = lane_cell.predict_cell(ticket.cell, applied)
-            self._observer.prediction(ticket.cell, ticket.prediction)
-            return self._deploy_and_run(ticket)
         if deployed is not None:
             self.journal.deployed(build, deployed)
         if earlier := ticket.decided:

@@ -38,7 +38,7 @@ def test_every_cell_is_run_shown_and_written_and_nothing_is_left(lab: Lab) -> No
     assert {step.lane for step in run.run.steps} == {lane.label for lane in run.run.lanes}
 
 
-def test_the_first_cell_of_a_lane_is_predicted_before_its_build_is_deployed(
+def test_the_first_cell_of_a_lane_is_predicted_before_its_build_is_fetched_and_deployed(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
@@ -49,13 +49,17 @@ def test_the_first_cell_of_a_lane_is_predicted_before_its_build_is_deployed(
         if len(order) == 1:
             raise LabError("the guest does not answer")
 
+    def fetch(_running: RunningLane, _build: Build) -> dict[str, Path]:
+        order.append("fetch")
+        return {}
+
     def deploy(_running: RunningLane, _build: Build) -> dict[str, str]:
         order.append("deploy")
         monkeypatch.setattr(RunningLane, "has_no_build", False)
         return {}
 
     monkeypatch.setattr(RunningLane, "has_no_build", True)
-    monkeypatch.setattr(RunningLane, "fetch", lambda _running, _build: {})
+    monkeypatch.setattr(RunningLane, "fetch", fetch)
     monkeypatch.setattr(lane_cell, "probe_without_build", probe)
     monkeypatch.setattr(lane_cell, "predict_cell", lambda _cell, _applied: says)
     lab.deploy = deploy
