@@ -1,24 +1,32 @@
 """The twin of Ubuntu 24.04 plays a runner of GitHub's, as far as that takes no guest within it.
 
-Its packages are Debian's of the names in Ubuntu's column of `hosts.table`. It shows that setup.sh and the
-action take their way there, and says nothing of Ubuntu's own packages and kernel.
+Its packages are Debian's of the names in Ubuntu's column of `hosts.table`. It shows that setup.sh, the action
+and, with stand-ins for machines, the whole workflows take their way there, and says nothing of Ubuntu's own
+packages and kernel.
 """
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+from lab.base import process
 from lab.base.activity import UNWATCHED
 from lab.base.paths import Paths
 from tests.vm import host_guest, runner
-from tests.vm.host_guest import CLONE, WHEELS, Host
+from tests.vm.host_guest import CLONE, ROOT, WHEELS, Host, Who
 
-pytestmark = [pytest.mark.runner, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.runner, pytest.mark.timeout(4800)]
 
 # The action's folder, and a clone as a newcomer has it: the runner's user can write to it.
 OWN_CLONE = "/var/tmp/clone"
 # The README's first command.
 FIRST = "matrix --set quick"
+# What runs the workflows' tests in the runner, beside the lab's libraries.
+OF_TESTS = ("pytest", "pytest-timeout", "ruamel.yaml")
+# As of KVM. All of these tests take 133 s on a host.
+WORKFLOW_SECONDS = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +34,20 @@ def twin(paths: Paths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hos
     """The runner as a job finds it, with a clone of the lab; no library of the lab is installed."""
     wheels = tmp_path_factory.mktemp("wheels")
     host_guest.download_wheels(wheels)
+    versions = str(ROOT / "requirements" / "test.txt")
+    download = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "-c",
+        versions,
+        "-d",
+        str(wheels),
+        *OF_TESTS,
+    ]
+    process.run_command(download, timeout=600)
     with host_guest.host(paths, runner.define_twin(), UNWATCHED, runner.ensure_twin(paths)) as host:
         runner.bring_lab(host, wheels)
         host.run(f"cp -r {CLONE} {OWN_CLONE}", who="lab")
@@ -76,3 +98,38 @@ def test_doctor_starts_a_machine_there(twin: Host) -> None:
     printed = set_up(twin, "doctor")
     [machine] = [line for line in printed.splitlines() if line.startswith("machine ")]
     assert machine.split()[1] == "ok", printed
+
+
+@pytest.fixture(scope="module")
+def tester(twin: Host) -> Host:
+    """The runner with what its tests need, in the environment that setup.sh made."""
+    set_up(twin, "--version")
+    install = f"--no-index --find-links {WHEELS} {' '.join(OF_TESTS)}"
+    twin.run(f"cd {OWN_CLONE} && .venv/bin/python -m pip install --quiet {install}", who="lab", seconds=60)
+    return twin
+
+
+def run_workflows(host: Host, words: str, who: Who) -> subprocess.CompletedProcess[str]:
+    """Run tests of `unit/test_workflow_runs.py` in the runner, chosen by words of their names."""
+    options = f"-q -rs -p no:cacheprovider --timeout=0 -m 'slow or not slow' -k '{words}'"
+    command = f"cd {OWN_CLONE} && .venv/bin/python -m pytest {options} tests/unit/test_workflow_runs.py"
+    return host.run(command, who=who, seconds=WORKFLOW_SECONDS, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "who", "count"),
+    [
+        ("pull_request", "lab", 2),
+        ("a_release or without_wheels", "lab", 2),
+        ("each_week", "lab", 1),
+        # Only root can mount a small disk.
+        ("disk_has_2_gib", "root", 1),
+    ],
+    ids=["pull-request", "before-a-release", "weekly", "full-disk"],
+)
+def test_the_workflows_run_there_with_stand_ins_for_machines(
+    tester: Host, words: str, who: Who, count: int
+) -> None:
+    done = run_workflows(tester, words, who)
+    assert done.returncode == 0, done.stdout
+    assert f"\n{count} passed" in f"\n{done.stdout.splitlines()[-1]}", done.stdout
