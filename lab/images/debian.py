@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from lab.base import archives, host_table, process, scratch
 from lab.base.activity import Progress, Task
 from lab.base.architecture import X86_64, Architecture
@@ -22,6 +24,9 @@ KERNEL = "linux-image-cloud-{}"
 # Where an ordinary user's guest is built: mmdebstrap runs as a subordinate user, who can enter no home folder.
 ON_DISK = Path("/var/tmp")  # noqa: S108 - a folder that mkdtemp makes in it
 WORKSPACE = "boxlite-lab-build-"
+# Where it is built if the host has room for two guests, which take 3.2 GiB at most. On disk a build takes 1.4
+# to 1.7 times as long, because dpkg waits for each file to be written.
+IN_MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30  # noqa: S108 - as above
 # Where the host's apt does not trust Debian's keys, as on Ubuntu, mmdebstrap finds them only with gpg's help.
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Everybody can write to an ordinary user's workspace, as the subordinate user has to. So the recipe's files are
@@ -181,16 +186,34 @@ def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
 @contextmanager
 def _workspace(out: Path) -> Iterator[Path]:
     """A folder of this user's own for mmdebstrap, removed after the block."""
-    is_root = os.geteuid() == 0
-    with (
-        scratch.make_locked_folder(out, "build-")
-        if is_root
-        else scratch.make_locked_folder(ON_DISK, WORKSPACE) as folder
-    ):
+    if has_memory():
+        made = scratch.make_locked_folder(IN_MEMORY, WORKSPACE)
+    elif os.geteuid() == 0:
+        made = scratch.make_locked_folder(out, "build-")
+    else:
+        made = scratch.make_locked_folder(ON_DISK, WORKSPACE)
+    with made as folder:
         try:
             yield folder
         finally:
             remove_workspace(folder)
+
+
+def has_memory() -> bool:
+    """Whether guests can be built in memory, and twice as much is left for what else runs.
+
+    No device works there that root's mmdebstrap makes where it cannot mount any.
+    """
+    try:
+        place = os.statvfs(IN_MEMORY)
+    except OSError:
+        return False
+    return (
+        not place.f_flag & os.ST_NOEXEC
+        and place.f_bavail * place.f_frsize >= ROOM
+        and psutil.virtual_memory().available >= 3 * ROOM
+        and (os.geteuid() != 0 or bool(start_with_own_mounts()))
+    )
 
 
 def build_command(image: DebianImage, architecture: Architecture = X86_64) -> list[str | Path]:
@@ -203,7 +226,7 @@ def build_command(image: DebianImage, architecture: Architecture = X86_64) -> li
         position = _packages(image, architecture).index(KERNEL.format(architecture.debian))
         packages[position : position + 1] = [] if kernel.path else [kernel.package(image.suite)]
     command: list[str | Path] = [
-        *_own_mounts(),
+        *start_with_own_mounts(),
         "mmdebstrap",
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
         "--format=null",
@@ -239,7 +262,7 @@ def _masked_units() -> str:
     return " ".join(load_debian_packages().list_masked())
 
 
-def _own_mounts() -> list[str]:
+def start_with_own_mounts() -> list[str]:
     """What starts a program with mounts of its own, which end with its last process, even if that is killed.
 
     An ordinary user's mmdebstrap does so by itself. Root's mounts /proc and /sys in the workspace, and devices,

@@ -107,7 +107,8 @@ def sweep_leftovers(paths: Paths) -> tuple[list[UnusedFolder], list[str]]:
 def _abandoned(paths: Paths) -> Iterator[Path]:
     """What dead labs were at work in. Each stays locked until the next is asked for."""
     yield from scratch.find_abandoned_folders(Path(tempfile.gettempdir()), scratch.PREFIX)
-    yield from scratch.find_abandoned_folders(debian.ON_DISK, debian.WORKSPACE)
+    for place in (debian.ON_DISK, debian.IN_MEMORY):
+        yield from scratch.find_abandoned_folders(place, debian.WORKSPACE)
     yield from scratch.find_abandoned_folders(paths.states, states.PARTIAL)
     yield from _partial(checkout.get_checkout_store(paths))
     yield from _partial(paths.images)

@@ -35,6 +35,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(debian, "ON_DISK", folder)
+    monkeypatch.setattr(debian, "IN_MEMORY", tmp_path / "memory")
     yield folder
 
 
@@ -122,6 +123,7 @@ def left_by_dead_labs(paths: Paths, temporary: Path) -> list[Path]:
     """Folders of all kinds that labs leave that were killed."""
     folders = [
         temporary / f"{debian.WORKSPACE}abc",
+        debian.IN_MEMORY / f"{debian.WORKSPACE}abc",
         temporary / f"{scratch.PREFIX}abc",
         paths.make(paths.images) / ".partial-debian-13-0123456789abcdef",
     ]

@@ -225,6 +225,7 @@ def test_nobody_else_makes_the_folder_of_the_kernels_files(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
     monkeypatch.setattr(debian, "ON_DISK", tmp_path)
+    monkeypatch.setattr(debian, "IN_MEMORY", tmp_path / "no-memory")
     user = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: user or 1000)
     image = catalog.load_catalog().guest(RT_GUEST).image

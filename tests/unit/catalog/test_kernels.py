@@ -553,6 +553,7 @@ def test_a_kernel_that_cannot_be_used_is_named_with_a_next_step(
     program = executable(tmp_path / "bin" / "mmdebstrap", f'#!/bin/sh\necho "{words}" >&2\nexit 100\n')
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setattr(debian, "ON_DISK", tmp_path)
+    monkeypatch.setattr(debian, "IN_MEMORY", tmp_path / "no-memory")
     with pytest.raises(LabError) as error:
         store.ensure_image(paths, KNOWN.guest(RT_GUEST), UNWATCHED)
     assert expected in str(error.value.args[0])

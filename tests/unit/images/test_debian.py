@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -63,6 +64,7 @@ exit 1
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debian, "ON_DISK", tmp_path)
+    monkeypatch.setattr(debian, "IN_MEMORY", tmp_path / "no-memory")
 
 
 def install(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +89,39 @@ def test_a_build_says_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert stages == ["fetching package lists", "downloading packages", "making the disk"]
     assert {file.name for file in out.iterdir()} == set(debian.FILES)
     assert (out / "vmlinuz").read_text() == "vmlinuz of 6G\n"
+
+
+@pytest.mark.parametrize(
+    ("room", "flags", "free", "is_used"),
+    [(4, 0, 12, True), (3, 0, 12, False), (4, 0, 11, False), (4, os.ST_NOEXEC, 12, False)],
+)
+def test_a_guest_is_built_in_memory_if_there_is_room(
+    room: int, flags: int, free: int, is_used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, gib = tmp_path / "memory", 2**30
+    memory.mkdir()
+    monkeypatch.setattr(debian, "IN_MEMORY", memory)
+    monkeypatch.setattr(debian, "start_with_own_mounts", lambda: ["env"])
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=flags, f_bavail=room, f_frsize=gib))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free * gib))
+    install(f'echo "$TMPDIR" >"$ASKED.place"\n{WORKS}', tmp_path, monkeypatch)
+    out = tmp_path / "out"
+    out.mkdir()
+    debian.build_image(image_of("debian-13"), out, UNWATCHED, timeout=60)
+    assert (Path((tmp_path / "asked.place").read_text().strip()).parent == memory) is is_used
+    assert {file.name for file in out.iterdir()} == set(debian.FILES)
+    assert list(memory.iterdir()) == []
+
+
+def test_root_without_mounts_of_its_own_builds_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel opens none of the devices that mmdebstrap would make in memory."""
+    monkeypatch.setattr(debian, "IN_MEMORY", tmp_path)
+    monkeypatch.setattr(debian, "ROOM", 0)
+    monkeypatch.setattr(debian, "start_with_own_mounts", list)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert not debian.has_memory()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert debian.has_memory()
 
 
 def test_a_build_that_is_not_wanted_any_more_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
