@@ -34,8 +34,9 @@ from lab.machine.lane import Lane, open_lane
 
 ROOT = Path(__file__).parents[2]
 CLONE, WHEELS = "/opt/boxlite-lab", "/opt/wheels"
+Who = Literal["root", "lab"]
 # The system's cache, and that of the ordinary user.
-CACHES = {"root": "/var/cache/boxlite-lab", ADMIN: f"/home/{ADMIN}/.cache/boxlite-lab"}
+CACHES: dict[Who, str] = {"root": "/var/cache/boxlite-lab", "lab": f"/home/{ADMIN}/.cache/boxlite-lab"}
 PROCESSORS, MEMORY_MIB, DISK_GIB = 2, 6656, 16
 # In addition to what setup.sh installs: what every Debian host has that the lab's own guests do without.
 USUAL = ("dbus-user-session", "kmod", "libpam-systemd", "procps", "sudo")
@@ -50,8 +51,6 @@ SELINUX = (
 # Seconds under KVM; under emulation they are at least ten times that. setup.sh compiles libvirt's binding. A
 # lane in this guest took 35 minutes for a blocked cell.
 LAB_SECONDS, MATRIX_SECONDS = 240.0, 720.0
-
-Who = Literal["root", "lab"]
 
 
 def list_packages(name: str) -> set[str]:
@@ -162,19 +161,26 @@ def move_in(host: Host, paths: Paths, image: BaseImage, wheels: Path) -> None:
         for name in list_clone():
             archive.add(ROOT / name, name)
 
+    host.put(clone, CLONE)
+    host.put(lambda archive: archive.add(wheels, "."), WHEELS)
+    for who in CACHES:
+        fill_cache(host, paths, image, who)
+    # The files of both are this user's: root may read them, too.
+    host.session.run(f"sudo -n chown -R {ADMIN}: {CLONE} /home/{ADMIN}/.cache", seconds=30)
+
+
+def fill_cache(host: Host, paths: Paths, image: BaseImage, who: Who) -> None:
+    """Give a user's cache an image and boxlite's wheels."""
+
     def cache(archive: tarfile.TarFile) -> None:
         archive.add(image.folder, f"images/{image.folder.name}")
         for folder in (paths.cache / "wheels").iterdir():
             if folder.is_dir():
                 archive.add(folder, f"wheels/{folder.name}")
 
-    host.put(clone, CLONE)
-    host.put(lambda archive: archive.add(wheels, "."), WHEELS)
-    for who, folder in CACHES.items():
-        host.put(cache, folder)
-        host.session.run(f"sudo -n chown -R {who}: {folder}", seconds=30)
-    # The files of both are this user's: root may read them, too.
-    host.session.run(f"sudo -n chown -R {ADMIN}: {CLONE} /home/{ADMIN}/.cache", seconds=30)
+    host.run(f"mkdir -p {CACHES[who]}", who=who)  # The folders above it are the user's, too.
+    host.put(cache, CACHES[who])
+    host.session.run(f"sudo -n chown -R {who}: {CACHES[who]}", seconds=30)
 
 
 def download_wheels(folder: Path) -> None:
