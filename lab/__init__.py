@@ -1,3 +1,3 @@
 """A compatibility lab for boxlite's jailer: which hosts work, why the others fail, what cures them."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
