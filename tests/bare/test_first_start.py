@@ -5,6 +5,7 @@ this host's network. A step that installs something cannot be forgotten here: no
 """
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -20,8 +21,8 @@ pytestmark = [
 ]
 ROOT = PACKAGE.parent
 ENTER = Path(__file__).with_name("enter.sh")
-# A minute or two for each on a quiet host; most of it is apt's.
-SECONDS = 900.0
+# A minute or two for each on a quiet host; most of it is apt's. The tests take 20 to 45 minutes.
+SECONDS, TEST_SECONDS = 900.0, 5400.0
 # Where this host's certificates are, in that root: the package index may be behind a proxy that has its own.
 CERTIFICATES = "/etc/host-certificates.crt"
 # What the host's user said of package indexes and proxies, without files of this host.
@@ -55,16 +56,35 @@ class Machine:
             shutil.copy(certificates, self.root / CERTIFICATES[1:])
             self.environment |= {"PIP_CERT": CERTIFICATES, "SSL_CERT_FILE": CERTIFICATES}
 
-    def setup(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def setup(
+        self, *words: str, who: str = "root", seconds: float = SECONDS
+    ) -> subprocess.CompletedProcess[str]:
         """Run ./setup.sh with these words. Whatever it starts ends with it."""
         enter = ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "sh", str(ENTER)]
-        settings = [f"{name}={value}" for name, value in self.environment.items()]
-        command = [*enter, str(self.root), "env", "-i", *settings, "./setup.sh", *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+        environment = self.environment | ({} if who == "root" else {"HOME": f"/home/{who}"})
+        settings = [f"{name}={value}" for name, value in environment.items()]
+        user = ["setpriv", f"--reuid={who}", f"--regid={who}", "--init-groups"] if who != "root" else []
+        command = [*enter, str(self.root), *user, "env", "-i", *settings, "./setup.sh", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+
+    def make_clone(self, who: str) -> None:
+        """Give it git and a clone instead of the files alone; who is not root is a user with sudo."""
+        self.run("apt-get", "-qq", "update")
+        self.run("apt-get", "-qq", "install", "--no-install-recommends", "git", "sudo")
+        shutil.rmtree(self.root / "lab")
+        subprocess.run(["git", "clone", "-q", "--no-hardlinks", ROOT, self.root / "lab"], check=True)
+        if who != "root":
+            self.run("useradd", "--create-home", who)
+            (self.root / "etc/sudoers.d" / who).write_text(f"{who} ALL=(ALL) NOPASSWD:ALL\n")
+            self.run("chown", "-R", f"{who}:", "/lab")
+
+    def run(self, *command: str) -> str:
+        """Return what a program prints, without a /proc or a /dev of its own."""
+        run = ["chroot", str(self.root), "env", "DEBIAN_FRONTEND=noninteractive", *command]
+        return subprocess.run(run, stdout=subprocess.PIPE, text=True, check=True, timeout=SECONDS).stdout
 
     def list_packages(self) -> set[str]:
-        command = ["chroot", str(self.root), "dpkg-query", "-W", "-f", "${Package}\n"]
-        return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+        return set(self.run("dpkg-query", "-W", "-f", "${Package}\n").split())
 
 
 @pytest.fixture(params=["trixie", "forky"])
@@ -108,3 +128,15 @@ def test_a_bare_machine_is_made_ready_by_what_it_is_asked_for(machine: Machine) 
     assert {what: states[what] for what in ("libvirt", "machine", "sandbox")} == dict.fromkeys(
         ("libvirt", "machine", "sandbox"), "ok"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TEST_SECONDS)
+@pytest.mark.parametrize("who", ["root", "plain"])
+def test_both_commands_of_the_readme_run_on_a_bare_machine(machine: Machine, who: str) -> None:
+    machine.make_clone(who)
+    matrix = machine.setup("matrix", "--set", "quick", who=who)
+    assert matrix.returncode == 0, matrix.stdout + matrix.stderr
+    assert re.search(r"^2 pass, 5 xfail, 1 n/a$", matrix.stdout, re.MULTILINE), matrix.stdout
+    tests = machine.setup("test", who=who, seconds=TEST_SECONDS)
+    assert tests.returncode == 0, tests.stdout[-20_000:] + tests.stderr
