@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +25,10 @@ KERNEL = "linux-image-cloud-{}"
 # Where an ordinary user's guest is built: mmdebstrap runs as a subordinate user, who can enter no home folder.
 ON_DISK = Path("/var/tmp")  # noqa: S108 - a folder that mkdtemp makes in it
 WORKSPACE = "boxlite-lab-build-"
-# Where it is built if the host has room for two guests, which take 3.2 GiB at most. On disk a build takes 1.4
-# to 1.7 times as long, because dpkg waits for each file to be written.
+# Where two guests at a time are built, which take 3.2 GiB at most, if the host has room for them. On disk a
+# build takes 1.4 to 1.7 times as long, because dpkg waits for each file to be written.
 IN_MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30  # noqa: S108 - as above
+_in_memory = threading.BoundedSemaphore(2)
 # Where the host's apt does not trust Debian's keys, as on Ubuntu, mmdebstrap finds them only with gpg's help.
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Everybody can write to an ordinary user's workspace, as the subordinate user has to. So the recipe's files are
@@ -186,17 +188,22 @@ def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
 @contextmanager
 def _workspace(out: Path) -> Iterator[Path]:
     """A folder of this user's own for mmdebstrap, removed after the block."""
-    if has_memory():
+    is_in_memory = has_memory() and _in_memory.acquire(blocking=False)
+    if is_in_memory:
         made = scratch.make_locked_folder(IN_MEMORY, WORKSPACE)
     elif os.geteuid() == 0:
         made = scratch.make_locked_folder(out, "build-")
     else:
         made = scratch.make_locked_folder(ON_DISK, WORKSPACE)
-    with made as folder:
-        try:
-            yield folder
-        finally:
-            remove_workspace(folder)
+    try:
+        with made as folder:
+            try:
+                yield folder
+            finally:
+                remove_workspace(folder)
+    finally:
+        if is_in_memory:
+            _in_memory.release()
 
 
 def has_memory() -> bool:

@@ -4,6 +4,8 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -91,26 +93,61 @@ def test_a_build_says_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (out / "vmlinuz").read_text() == "vmlinuz of 6G\n"
 
 
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int, int], Path]:
+    """Gives the host a folder in memory with so many free GiB and such flags, and so many GiB in all."""
+
+    def give(room: int, flags: int, free: int) -> Path:
+        folder = tmp_path / "memory"
+        folder.mkdir()
+        place = SimpleNamespace(f_flag=flags, f_bavail=room, f_frsize=2**30)
+        monkeypatch.setattr(debian, "IN_MEMORY", folder)
+        monkeypatch.setattr(debian, "start_with_own_mounts", lambda: ["env"])
+        monkeypatch.setattr(os, "statvfs", lambda _: place)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free * 2**30))
+        return folder
+
+    return give
+
+
 @pytest.mark.parametrize(
     ("room", "flags", "free", "is_used"),
     [(4, 0, 12, True), (3, 0, 12, False), (4, 0, 11, False), (4, os.ST_NOEXEC, 12, False)],
 )
 def test_a_guest_is_built_in_memory_if_there_is_room(
-    room: int, flags: int, free: int, is_used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    room: int,
+    flags: int,
+    free: int,
+    is_used: bool,
+    memory: Callable[[int, int, int], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    memory, gib = tmp_path / "memory", 2**30
-    memory.mkdir()
-    monkeypatch.setattr(debian, "IN_MEMORY", memory)
-    monkeypatch.setattr(debian, "start_with_own_mounts", lambda: ["env"])
-    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=flags, f_bavail=room, f_frsize=gib))
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free * gib))
-    install(f'echo "$TMPDIR" >"$ASKED.place"\n{WORKS}', tmp_path, monkeypatch)
-    out = tmp_path / "out"
+    folder, out = memory(room, flags, free), tmp_path / "out"
     out.mkdir()
+    install(f'echo "$TMPDIR" >"$ASKED.place"\n{WORKS}', tmp_path, monkeypatch)
     debian.build_image(image_of("debian-13"), out, UNWATCHED, timeout=60)
-    assert (Path((tmp_path / "asked.place").read_text().strip()).parent == memory) is is_used
+    assert (Path((tmp_path / "asked.place").read_text().strip()).parent == folder) is is_used
     assert {file.name for file in out.iterdir()} == set(debian.FILES)
-    assert list(memory.iterdir()) == []
+    assert list(folder.iterdir()) == []
+
+
+def test_two_guests_at_a_time_are_built_in_memory(
+    memory: Callable[[int, int, int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = memory(4, 0, 12)
+    all_begun = 'until [ "$(wc -l <"$ASKED.places")" -ge 4 ]; do sleep 0.05; done'
+    install(f'echo "$TMPDIR" >>"$ASKED.places"; {all_begun}\n{WORKS}', tmp_path, monkeypatch)
+
+    def build(name: str) -> None:
+        (tmp_path / name).mkdir()
+        debian.build_image(image_of("debian-13"), tmp_path / name, UNWATCHED, timeout=60)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(build, "abcd"))
+    build("e")  # Their places are free again.
+    places = [Path(line).parent == folder for line in (tmp_path / "asked.places").read_text().split()]
+    assert (places[:4].count(True), places[4:]) == (2, [True])
 
 
 def test_root_without_mounts_of_its_own_builds_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
