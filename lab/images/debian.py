@@ -216,7 +216,8 @@ def has_memory() -> bool:
     except OSError:
         return False
     return (
-        not place.f_flag & os.ST_NOEXEC
+        os.access(IN_MEMORY, os.W_OK | os.X_OK)
+        and not place.f_flag & os.ST_NOEXEC
         and place.f_bavail * place.f_frsize >= ROOM
         and psutil.virtual_memory().available >= 3 * ROOM
         and (os.geteuid() != 0 or bool(start_with_own_mounts()))

@@ -132,6 +132,16 @@ def test_a_guest_is_built_in_memory_if_there_is_room(
     assert list(folder.iterdir()) == []
 
 
+def test_a_folder_in_memory_that_this_user_may_not_write_to_is_not_used(
+    memory: Callable[[int, int, int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, closed = memory(4, 0, 12), set[Path]()
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.W_OK | os.X_OK and path not in closed)
+    assert debian.has_memory()
+    closed.add(folder)
+    assert not debian.has_memory()
+
+
 def test_two_guests_at_a_time_are_built_in_memory(
     memory: Callable[[int, int, int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
