@@ -98,37 +98,59 @@ def build_image(
             hint="run the lab as root for this guest, or leave this guest out",
         )
     try:
-        with _workspace(out) as workspace:
-            # It is there for every guest, because the recipe takes whatever it finds there: nobody else can
-            # make it later.
-            tree = workspace / KERNEL_FILES
-            tree.mkdir()
-            tree.chmod(0o755)
-            if image.kernel and image.kernel.path:
-                copy_kernel(image.kernel, image.kernel.path, tree)
-            shutil.copytree(find_recipes(), workspace / RECIPES)
-            open_to_others(workspace / RECIPES)
-            if os.geteuid() != 0:
-                workspace.chmod(0o1777)
-            process.run_command(
-                build_command(image, architecture),
-                timeout=timeout,
-                env={
-                    "TMPDIR": str(workspace),
-                    "LAB_DISK_SIZE": f"{image.disk_gib}G",
-                    "LAB_SELINUX": image.selinux or "",
-                    "LAB_MASKED": _masked_units(),
-                    # The kernel's package makes no initial RAM disk: the recipe makes the only one.
-                    "INITRD": "No",
-                },
-                on_line=lambda line: _report(line, task),
-                watch=lambda _leader: task.check(),
-            )
-            for name in FILES:
-                # A copy, because an ordinary user does not own what a subordinate user wrote.
-                shutil.copyfile(workspace / MADE / name, out / name, follow_symlinks=False)
+        for is_first in (True, False):
+            with _workspace(out, in_memory=is_first) as workspace:
+                try:
+                    _build_in(workspace, image, out, task, timeout=timeout, architecture=architecture)
+                except process.CommandFailed:
+                    # With the end of a user's last session systemd removes what the user has in /dev/shm:
+                    # RemoveIPC= in logind.conf(5).
+                    if not is_first or (workspace / RECIPES / RECIPE).exists():
+                        raise
+                else:
+                    return
     except process.CommandFailed as error:
         raise _explain(image, architecture, error) from error
+
+
+def _build_in(
+    workspace: Path,
+    image: DebianImage,
+    out: Path,
+    task: Task,
+    *,
+    timeout: float,
+    architecture: Architecture,
+) -> None:
+    """Build the image's files in a folder and copy them to `out`. Raises CommandFailed, LabError, OSError."""
+    # It is there for every guest, because the recipe takes whatever it finds there: nobody else can
+    # make it later.
+    tree = workspace / KERNEL_FILES
+    tree.mkdir()
+    tree.chmod(0o755)
+    if image.kernel and image.kernel.path:
+        copy_kernel(image.kernel, image.kernel.path, tree)
+    shutil.copytree(find_recipes(), workspace / RECIPES)
+    open_to_others(workspace / RECIPES)
+    if os.geteuid() != 0:
+        workspace.chmod(0o1777)
+    process.run_command(
+        build_command(image, architecture),
+        timeout=timeout,
+        env={
+            "TMPDIR": str(workspace),
+            "LAB_DISK_SIZE": f"{image.disk_gib}G",
+            "LAB_SELINUX": image.selinux or "",
+            "LAB_MASKED": _masked_units(),
+            # The kernel's package makes no initial RAM disk: the recipe makes the only one.
+            "INITRD": "No",
+        },
+        on_line=lambda line: _report(line, task),
+        watch=lambda _leader: task.check(),
+    )
+    for name in FILES:
+        # A copy, because an ordinary user does not own what a subordinate user wrote.
+        shutil.copyfile(workspace / MADE / name, out / name, follow_symlinks=False)
 
 
 def remove_workspace(folder: Path) -> None:
@@ -186,9 +208,9 @@ def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
 
 
 @contextmanager
-def _workspace(out: Path) -> Iterator[Path]:
-    """A folder of this user's own for mmdebstrap, removed after the block."""
-    is_in_memory = has_memory() and _in_memory.acquire(blocking=False)
+def _workspace(out: Path, *, in_memory: bool) -> Iterator[Path]:
+    """A folder of this user's own for mmdebstrap, removed after the block; in memory if it may be there."""
+    is_in_memory = in_memory and has_memory() and _in_memory.acquire(blocking=False)
     if is_in_memory:
         made = scratch.make_locked_folder(IN_MEMORY, WORKSPACE)
     elif os.geteuid() == 0:

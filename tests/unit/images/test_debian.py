@@ -160,6 +160,23 @@ def test_two_guests_at_a_time_are_built_in_memory(
     assert (places[:4].count(True), places[4:]) == (2, [True])
 
 
+def test_a_build_in_memory_that_lost_its_files_begins_again_on_disk(
+    memory: Callable[[int, int, int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As systemd does it when a user's last session ends."""
+    folder, out = memory(4, 0, 12), tmp_path / "out"
+    out.mkdir()
+    logs_out = f'case "$TMPDIR" in {folder}/*) rm -r "$TMPDIR"/recipes; exit 25 ;; esac'
+    install(f"{logs_out}\n{WORKS}", tmp_path, monkeypatch)
+    debian.build_image(image_of("debian-13"), out, UNWATCHED, timeout=60)
+    assert {file.name for file in out.iterdir()} == set(debian.FILES)
+    install(f"echo run >>$ASKED; {NO_MIRROR}", tmp_path, monkeypatch)
+    (tmp_path / "asked").unlink()
+    with pytest.raises(LabError, match="apt-get update failed"):
+        debian.build_image(image_of("debian-13"), out, UNWATCHED, timeout=60)
+    assert (tmp_path / "asked").read_text() == "run\n"
+
+
 def test_root_without_mounts_of_its_own_builds_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel opens none of the devices that mmdebstrap would make in memory."""
     monkeypatch.setattr(debian, "IN_MEMORY", tmp_path)
