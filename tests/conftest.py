@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lab.base.first_process import leave_first_process
+
 if TYPE_CHECKING:  # Tests that need no browser do not wait for its driver.
     from playwright.sync_api import Browser
 
     from tests.browser.chromium import Visit
 
+# Tests call the lab's own program, which would otherwise leave the tests in the middle of one.
+leave_first_process()
 # Tests that a shell put into the background ignore it, and the labs that they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -37,6 +38,28 @@ print("still there")
 def test_what_ends_without_a_parent_is_waited_for() -> None:
     done = run_first("leave_first_process()\nprint(os.getpid() != 1)" + ORPHAN.replace("COUNT", "3000"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\ngone\n", "")
+
+
+def test_tests_that_call_the_lab_are_not_forked_by_it(tmp_path: Path) -> None:
+    """The threads that make guests for them would stay behind."""
+    pids = tmp_path / "pids"
+    tell = f"    print(os.getpid(), file=open({str(pids)!r}, 'a'))\n"
+    plugin = f"import os\ndef pytest_sessionstart():\n{tell}def pytest_sessionfinish():\n{tell}"
+    (tmp_path / "told.py").write_text(plugin)
+    calls_the_lab = "tests/unit/base/test_scratch.py::test_a_killed_build_is_removed"
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "told", calls_the_lab]
+    done = subprocess.run(
+        [*CONTAINER[:-1], *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        cwd=PACKAGE.parent,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{PACKAGE.parent}"},
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    first, last = pids.read_text().split()
+    assert first == last != "1"
 
 
 def test_nobody_else_waits_for_it() -> None:
