@@ -28,7 +28,7 @@ WORKSPACE = "boxlite-lab-build-"
 # Where two guests at a time are built, which take 3.2 GiB at most, if the host has room for them. On disk a
 # build takes 1.4 to 1.7 times as long, because dpkg waits for each file to be written.
 IN_MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30  # noqa: S108 - as above
-_in_memory = threading.BoundedSemaphore(2)
+_memory_places = threading.BoundedSemaphore(2)
 # Where the host's apt does not trust Debian's keys, as on Ubuntu, mmdebstrap finds them only with gpg's help.
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Everybody can write to an ordinary user's workspace, as the subordinate user has to. So the recipe's files are
@@ -123,8 +123,8 @@ def _build_in(
     architecture: Architecture,
 ) -> None:
     """Build the image's files in a folder and copy them to `out`. Raises CommandFailed, LabError, OSError."""
-    # It is there for every guest, because the recipe takes whatever it finds there: nobody else can
-    # make it later.
+    # It is there for every guest, because the recipe takes whatever it finds there: nobody else can make it
+    # later.
     tree = workspace / KERNEL_FILES
     tree.mkdir()
     tree.chmod(0o755)
@@ -210,7 +210,7 @@ def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
 @contextmanager
 def _workspace(out: Path, *, in_memory: bool) -> Iterator[Path]:
     """A folder of this user's own for mmdebstrap, removed after the block; in memory if it may be there."""
-    is_in_memory = in_memory and has_memory() and _in_memory.acquire(blocking=False)
+    is_in_memory = in_memory and has_memory() and _memory_places.acquire(blocking=False)
     if is_in_memory:
         made = scratch.make_locked_folder(IN_MEMORY, WORKSPACE)
     elif os.geteuid() == 0:
@@ -225,7 +225,7 @@ def _workspace(out: Path, *, in_memory: bool) -> Iterator[Path]:
                 remove_workspace(folder)
     finally:
         if is_in_memory:
-            _in_memory.release()
+            _memory_places.release()
 
 
 def has_memory() -> bool:

@@ -4,8 +4,8 @@ It is the guest of `host_guest.py` with what a runner has: systemd, an ordinary 
 with Ubuntu's restriction of user namespaces, imitated. In it `play_runner.py` runs the workflow before a
 release, from the build to the publish. Nothing comes from a network.
 
-The twin of Ubuntu 24.04 plays one, too, with the packages of Ubuntu's column in `hosts.table`, for the steps of
-the action and of setup.sh that boot no guest.
+The twin of Ubuntu 24.04 plays one, too, with the packages of Ubuntu's column in `hosts.table`: see
+`test_runner_twin.py`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The twin of Ubuntu 24.04 plays a runner of GitHub's, as far as that takes no guest within it.
+"""The twin of Ubuntu 24.04 plays a runner of GitHub's, with a guest within it for one blocked cell.
 
 Its packages are Debian's of the names in Ubuntu's column of `hosts.table`. It shows that setup.sh, the action
 and, with stand-ins for machines, the whole workflows take their way there, and says nothing of Ubuntu's own
@@ -39,19 +39,8 @@ def twin(paths: Paths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hos
     wheels = tmp_path_factory.mktemp("wheels")
     host_guest.download_wheels(wheels)
     versions = str(ROOT / "requirements" / "test.txt")
-    download = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "-c",
-        versions,
-        "-d",
-        str(wheels),
-        *OF_TESTS,
-    ]
-    process.run_command(download, timeout=600)
+    options = ["--quiet", "-c", versions, "-d", str(wheels)]
+    process.run_command([sys.executable, "-m", "pip", "download", *options, *OF_TESTS], timeout=600)
     with host_guest.host(paths, runner.define_twin(), UNWATCHED, runner.ensure_twin(paths)) as host:
         runner.bring_lab(host, wheels)
         host.run(f"cp -r {CLONE} {OWN_CLONE}", who="lab")
@@ -149,4 +138,4 @@ def test_the_workflows_run_there_with_stand_ins_for_machines(
 ) -> None:
     done = run_workflows(tester, words, who)
     assert done.returncode == 0, done.stdout
-    assert f"\n{count} passed" in f"\n{done.stdout.splitlines()[-1]}", done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f"{count} passed"), done.stdout
