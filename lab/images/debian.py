@@ -102,10 +102,11 @@ def build_image(
             with _workspace(out, in_memory=is_first) as workspace:
                 try:
                     _build_in(workspace, image, out, task, timeout=timeout, architecture=architecture)
-                except process.CommandFailed:
+                except process.CommandFailed as error:
                     # With the end of a user's last session systemd removes what the user has in /dev/shm:
-                    # RemoveIPC= in logind.conf(5).
-                    if not is_first or (workspace / RECIPES / RECIPE).exists():
+                    # RemoveIPC= in logind.conf(5). And others may have filled it meanwhile.
+                    is_there = (workspace / RECIPES / RECIPE).exists()
+                    if workspace.parent != IN_MEMORY or (is_there and not _is_full(error)):
                         raise
                 else:
                     return
@@ -314,10 +315,14 @@ def _report(line: str, task: Task) -> None:
             task.show(Progress(stage))
 
 
+def _is_full(error: process.CommandFailed) -> bool:
+    # The kernel's message, and the one of apt, which checks the free space beforehand.
+    return "No space left on device" in error.output or "enough free space" in error.output
+
+
 def _explain(image: DebianImage, architecture: Architecture, error: process.CommandFailed) -> LabError:
     text, default_kernel = error.output, KERNEL.format(architecture.debian)
-    # The kernel's message, and the one of apt, which checks the free space beforehand.
-    if "No space left on device" in text or "enough free space" in text:
+    if _is_full(error):
         return LabError(
             f"the disk filled up while building {image.suite}; the partial image was deleted",
             hint="free some disk space and run the same command again",

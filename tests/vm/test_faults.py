@@ -163,6 +163,7 @@ def test_a_disk_that_fills_up_while_building_keeps_nothing(
     small_disk: Path, definitions: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "BUILD_FREE_BYTES", 0)
+    monkeypatch.setattr(debian, "IN_MEMORY", small_disk / "none")
     paths = Paths(cache=small_disk / "cache", state=small_disk / "state")
     with pytest.raises(LabError, match="the disk filled up"):
         store.ensure_image(paths, definitions.guest("debian-13"), UNWATCHED)

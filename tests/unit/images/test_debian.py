@@ -160,14 +160,14 @@ def test_two_guests_at_a_time_are_built_in_memory(
     assert (places[:4].count(True), places[4:]) == (2, [True])
 
 
-def test_a_build_in_memory_that_lost_its_files_begins_again_on_disk(
-    memory: Callable[[int, int, int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("meets", ['rm -r "$TMPDIR"/recipes; exit 25', DISK_FULL], ids=["logout", "full"])
+def test_a_build_in_memory_that_lost_its_files_or_its_room_begins_again_on_disk(
+    meets: str, memory: Callable[[int, int, int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As systemd does it when a user's last session ends."""
+    """systemd removes a user's files when the last session ends, and others may fill the memory."""
     folder, out = memory(4, 0, 12), tmp_path / "out"
     out.mkdir()
-    logs_out = f'case "$TMPDIR" in {folder}/*) rm -r "$TMPDIR"/recipes; exit 25 ;; esac'
-    install(f"{logs_out}\n{WORKS}", tmp_path, monkeypatch)
+    install(f'case "$TMPDIR" in {folder}/*) {meets} ;; esac\n{WORKS}', tmp_path, monkeypatch)
     debian.build_image(image_of("debian-13"), out, UNWATCHED, timeout=60)
     assert {file.name for file in out.iterdir()} == set(debian.FILES)
     install(f"echo run >>$ASKED; {NO_MIRROR}", tmp_path, monkeypatch)
